@@ -1,0 +1,108 @@
+# Lockgate's commands. Each of them sets up what it needs first; all of it goes into .venv and
+# .venv-bench inside this folder. `make` alone prints this list.
+
+VENV        ?= .venv
+BENCH_VENV  ?= .venv-bench
+CONFIG      ?= config/gateway.yaml
+TEST_JOBS   ?= 2
+TEST_ARGS   ?=
+ONLY        ?=
+BENCH_ARGS  ?=
+# Wheels only: building a source archive would download build tools that no hash covers.
+PIP_INSTALL ?= install --quiet --no-input --disable-pip-version-check --only-binary :all:
+
+PY    := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+BENCH_STAMP := $(BENCH_VENV)/.installed
+
+# A name on PATH proves nothing: version managers leave shims that fail, and Debian packages Python
+# without ensurepip. So each candidate is run, and the first that can do the job is taken.
+CAN_DO_IT := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+define find_python
+found=; \
+for name in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+  case $$name in */*) candidates=$$name ;; \
+    *) candidates=$$(IFS=:; for dir in $$PATH; do [ -x "$$dir/$$name" ] && echo "$$dir/$$name"; done) ;; \
+  esac; \
+  for candidate in $$candidates; do \
+    if "$$candidate" -c '$(CAN_DO_IT)' >/dev/null 2>&1; then found=$$candidate; break 2; fi; \
+  done; \
+done; \
+if [ -z "$$found" ]; then \
+  echo "No usable Python found. Lockgate needs Python 3.11 or later with venv and ensurepip" >&2; \
+  echo "(on Debian: apt install python3-venv). To name one: make PYTHON=/path/to/python3" >&2; \
+  exit 1; \
+fi
+endef
+
+.PHONY: help
+help:
+	@echo "make run      start the gateway on $(CONFIG) with a demo upstream behind it"
+	@echo "make test     run every test, with coverage"
+	@echo "make lint     style, types, import rules"
+	@echo "make check    check the configuration files that are shipped"
+	@echo "make bench    measure side by side with other proxies (ONLY=throughput for one part)"
+	@echo "make setup    only set up $(VENV)"
+	@echo "make lock     write the lock files anew from pyproject.toml"
+	@echo "make clean    remove everything that these commands made"
+
+.PHONY: setup
+setup: $(STAMP)
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(find_python); \
+	if ! "$(PY)" -c '$(CAN_DO_IT)' >/dev/null 2>&1; then \
+	  echo "Making $(VENV) with $$found"; rm -rf "$(VENV)"; "$$found" -m venv "$(VENV)"; \
+	fi
+	"$(PY)" -m pip $(PIP_INSTALL) --require-hashes -r requirements-dev.lock
+	"$(PY)" -m pip $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch "$@"
+
+.PHONY: run
+run: $(STAMP)
+	@exec "$(PY)" config/demo/run.py --config "$(CONFIG)"
+
+.PHONY: test
+test: $(STAMP)
+	"$(PY)" -m pytest -n $(TEST_JOBS) --cov --cov-report=term $(TEST_ARGS)
+
+.PHONY: lint
+lint: $(STAMP)
+	"$(PY)" -m ruff check .
+	"$(PY)" -m ruff format --check .
+	"$(PY)" -m mypy
+	"$(VENV)/bin/lint-imports" --no-cache
+
+.PHONY: check
+check: $(STAMP)
+	"$(PY)" -m gateway check config/gateway.yaml
+	"$(PY)" -m gateway check deploy/gateway.yaml
+
+.PHONY: bench
+bench: $(STAMP) $(BENCH_STAMP)
+	"$(PY)" -m bench $(if $(ONLY),--only $(ONLY)) --peers "$(BENCH_VENV)" $(BENCH_ARGS)
+
+$(BENCH_STAMP): bench/requirements.lock
+	@$(find_python); \
+	if ! "$(BENCH_VENV)/bin/python" -c '$(CAN_DO_IT)' >/dev/null 2>&1; then \
+	  rm -rf "$(BENCH_VENV)"; "$$found" -m venv "$(BENCH_VENV)"; \
+	fi
+	"$(BENCH_VENV)/bin/python" -m pip $(PIP_INSTALL) --require-hashes -r bench/requirements.lock
+	@touch "$@"
+
+# The lock files name no index and no host: where packages come from is the business of whoever
+# installs them; the hashes say that they are the right ones. Needs uv.
+UV      ?= uv
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-emit-index-url --no-emit-find-links
+.PHONY: lock
+lock:
+	$(COMPILE) $(LOCK_ARGS) pyproject.toml -o requirements.lock
+	$(COMPILE) $(LOCK_ARGS) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) $(LOCK_ARGS) --group bench -o bench/requirements.lock
+
+.PHONY: clean
+clean:
+	rm -rf "$(VENV)" "$(BENCH_VENV)" build dist .coverage .coverage.* .pytest_cache .ruff_cache \
+	  .mypy_cache .import_linter_cache .hypothesis bench/results/work
+	find . -name __pycache__ -type d -not -path "./.git/*" -prune -exec rm -rf {} +

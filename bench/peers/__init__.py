@@ -1,0 +1,1 @@
+"""The peers: how each proxy is set up for the same work."""

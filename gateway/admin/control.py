@@ -1,0 +1,165 @@
+"""The one door between the admin application and the data path, and the data that goes through it.
+
+Everything here is plain data that `msgspec` can encode and decode, because with several workers it
+crosses process borders. Nothing here may import the runtime: the in-process implementation and the
+one of the supervising process both fit `Control`. Values must already be free of secrets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from gateway.observability.snapshot import Snapshot
+
+
+class Check(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of `/healthz?verbose`, such as `listener` or `workers`."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+
+
+class Health(msgspec.Struct, frozen=True):
+    """`live` is False if only a restart can help; `ready` is False first thing on a drain."""
+
+    live: bool
+    ready: bool
+    checks: Sequence[Check] = ()
+
+
+class PolicyInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One policy of a compiled chain. `stage` is admission or delivery, `shape` guard or around."""
+
+    name: str
+    stage: str
+    shape: str
+    mode: str = ""
+    plugin: bool = False
+    config: dict[str, Any] = {}
+
+
+class RouteInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A compiled route: what it matches, what its chain is in order, and where it leads."""
+
+    name: str
+    match: dict[str, Any]
+    enabled: bool = True
+    upstream: str = ""
+    respond: dict[str, Any] | None = None
+    rewrite: dict[str, Any] | None = None
+    chain: Sequence[PolicyInfo] = ()
+    declared: str = ""  # file:line:column
+
+
+class IssueInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One error or warning of the configuration, where it stands and what may help."""
+
+    file: str
+    line: int
+    column: int
+    path: str
+    message: str
+    hint: str = ""
+
+
+class WorkerInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one worker process serves now. `error` says why it did not take the newest generation."""
+
+    pid: int
+    generation: int
+    ready: bool
+    fingerprint: str = ""
+    error: str = ""
+
+
+class ReloadInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a reload ended. `at` is Unix seconds; `cause` is signal, file, admin or start.
+
+    If not `ok`, `generation` is the old one, which keeps serving. `changed` is False if the files
+    say what already runs.
+    """
+
+    ok: bool
+    generation: int
+    at: float
+    fingerprint: str = ""
+    cause: str = ""
+    changed: bool = True
+    errors: Sequence[IssueInfo] = ()
+    warnings: Sequence[IssueInfo] = ()
+
+
+class ConfigInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is served now. `loaded_at` is Unix seconds; `last_reload` is None before the first."""
+
+    generation: int
+    fingerprint: str
+    loaded_at: float
+    files: Sequence[str]
+    last_reload: ReloadInfo | None = None
+    warnings: Sequence[IssueInfo] = ()
+    workers: Sequence[WorkerInfo] = ()
+
+
+class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What would happen to a request: its route and chain, or the problem it would get.
+
+    `path` is the normal form that was matched; `target` is what the upstream would be sent.
+    `status` and `code` are set if it would be refused before a chain runs (400, 404, 405), and
+    `allow` lists the methods of a 405.
+    """
+
+    method: str
+    url: str
+    host: str = ""
+    path: str = ""
+    route: RouteInfo | None = None
+    params: dict[str, str] = {}
+    target: str = ""
+    status: int = 0
+    code: str = ""
+    detail: str = ""
+    allow: Sequence[str] = ()
+
+
+class Control(Protocol):
+    """What the admin application may ask of the data path and tell it to do.
+
+    A method that can't answer at this moment (a worker is gone, say) raises `ControlUnavailable`.
+    """
+
+    async def health(self) -> Health:
+        """Answer at once, whatever the state; never wait for a worker or an upstream."""
+        ...
+
+    async def routes(self) -> Sequence[RouteInfo]:
+        """Every route, in the order of the configuration."""
+        ...
+
+    async def upstreams(self) -> Sequence[dict[str, Any]]:
+        """`Upstream.status()` of every upstream; every mapping has a `name`."""
+        ...
+
+    async def config(self) -> ConfigInfo:
+        """The configuration that is served, the last reload, and every worker's generation."""
+        ...
+
+    async def reload(self) -> ReloadInfo:
+        """Load the files again and swap if they are good. Two calls at once run one by one."""
+        ...
+
+    async def explain(self, method: str, url: str) -> Explanation:
+        """Trace a request without sending it. `url` may be absolute or start with a slash."""
+        ...
+
+    async def metrics_snapshot(self) -> Snapshot:
+        """Every process's metrics, merged."""
+        ...
+
+
+class ControlUnavailable(Exception):
+    """The data path can't answer the admin application now; trying again may help."""

@@ -1,0 +1,65 @@
+"""The base of every configuration model: frozen, and an unknown key is an error.
+
+What a policy brings to the configuration is described here too, so that nothing in this package
+needs to know a policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Model(BaseModel):
+    """A part of the configuration. Every field needs a description: it feeds schema and docs.
+
+    Validators raise `types.refuse`, whose message names no value; a ValueError's text is shown
+    too, unless the value came from a reference.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=False,
+    )
+
+
+class PolicyConfig(Model):
+    """Base of the configuration of a policy."""
+
+
+class RefusingPolicyConfig(PolicyConfig):
+    """Base of the configuration of a policy that can refuse a request."""
+
+    mode: Literal["enforce", "report"] = Field(
+        default="enforce",
+        description="enforce refuses; report lets the request pass, and counts and logs what "
+        "would have been refused.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """What the configuration must know of one policy.
+
+    `config` is its model (a RootModel if its value is a scalar). `default` is the configuration, as
+    YAML data, of routes that do not mention it; None leaves it out. A `builtin` policy is a key of
+    the route; any other is a plugin, named under `plugins:`.
+    """
+
+    config: type[BaseModel]
+    default: Any = None
+    builtin: bool = True
+
+
+Catalog = Callable[[Sequence[str], Path], Mapping[str, PolicySpec]]
+"""Gives every policy by key, for the `plugins:` of a configuration and its base directory.
+
+Raises `ConfigError`, with a path such as `plugins[0]`, if a plugin can't be loaded.
+"""

@@ -1,0 +1,139 @@
+"""The whole configuration as one frozen model: what the loader returns and the gateway is built from.
+
+Here stand only shapes, defaults and what one section can check by itself. What one section says of
+another (an upstream's name, a profile) is checked in `checks.py`; policies come from outside.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field, SerializeAsAny
+
+from gateway.config.base import Model
+from gateway.config.model_route import (
+    MatchConfig,
+    PluginUse,
+    RespondConfig,
+    RewriteConfig,
+    RewriteQuery,
+    RouteConfig,
+)
+from gateway.config.model_server import (
+    ServerConfig,
+    ServerLimits,
+    ServerTimeouts,
+    ServerTls,
+)
+from gateway.config.model_upstream import (
+    ConnectionsConfig,
+    TargetConfig,
+    UpstreamConfig,
+    UpstreamTls,
+)
+from gateway.config.types import LogTarget, Ratio
+
+__all__ = [
+    "AccessLogConfig",
+    "ConnectionsConfig",
+    "GatewayConfig",
+    "MatchConfig",
+    "PluginUse",
+    "RedactConfig",
+    "RespondConfig",
+    "RewriteConfig",
+    "RewriteQuery",
+    "RouteConfig",
+    "ServerConfig",
+    "ServerLimits",
+    "ServerTimeouts",
+    "ServerTls",
+    "TargetConfig",
+    "TelemetryConfig",
+    "UpstreamConfig",
+    "UpstreamTls",
+]
+
+
+class AccessLogConfig(Model):
+    """One line for every exchange."""
+
+    format: Literal["json"] = Field(default="json", description="How a line is written.")
+    sample: Ratio = Field(
+        default=1.0,
+        description="The share of exchanges that are logged. Failed ones (status 500 and above) "
+        "always are.",
+    )
+    to: LogTarget = Field(
+        default="stdout", description="Where lines go: stdout, stderr or the path of a file."
+    )
+
+
+class RedactConfig(Model):
+    """What never shows in logs, traces or the admin API."""
+
+    headers: list[str] = Field(
+        default=["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"],
+        description="Header fields whose values are replaced.",
+    )
+    query: list[str] = Field(
+        default=["access_token", "api_key"],
+        description="Query parameters whose values are replaced.",
+    )
+    fields: list[str] = Field(
+        default=[], description="JSON fields whose values are replaced, such as $.password."
+    )
+
+
+class TelemetryConfig(Model):
+    """What the gateway tells about its work."""
+
+    access_log: AccessLogConfig | None = Field(
+        default_factory=AccessLogConfig,
+        description="The access log; null switches it off.",
+    )
+    redact: RedactConfig = Field(
+        default_factory=RedactConfig,
+        description="What is replaced wherever the gateway writes about a request.",
+    )
+
+
+PolicyLayer = dict[str, SerializeAsAny[BaseModel] | list[PluginUse] | None]
+"""Policies by key; None switches one off. The key `plugins` holds plugin uses."""
+
+
+class GatewayConfig(Model):
+    """Everything that stands in the configuration file and the files it includes."""
+
+    version: Literal[1] = Field(default=1, description="The version of this format.")
+    include: list[str] = Field(
+        default=[],
+        description="Files to read as well, as globs relative to this file. They may hold every "
+        "top-level key but version and server.",
+    )
+    server: ServerConfig = Field(
+        default_factory=ServerConfig, description="Listeners, workers, limits and time-outs."
+    )
+    telemetry: TelemetryConfig = Field(
+        default_factory=TelemetryConfig, description="Logs and what is kept out of them."
+    )
+    upstreams: dict[str, UpstreamConfig] = Field(
+        default={}, description="The services that requests are forwarded to, by name."
+    )
+    defaults: PolicyLayer = Field(
+        default={},
+        description="Policies that every route starts from. A route's own key replaces one, null "
+        "removes it.",
+    )
+    profiles: dict[str, PolicyLayer] = Field(
+        default={},
+        description="Named bundles of policies. A route lists them under use; its own keys win.",
+    )
+    routes: list[RouteConfig] = Field(
+        default=[], description="What is answered, and how. Their order means nothing."
+    )
+    plugins: list[str] = Field(
+        default=[],
+        description="Policies from outside: Python files, or installed entry points of the group "
+        "lockgate.policies.",
+    )

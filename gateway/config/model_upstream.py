@@ -1,0 +1,89 @@
+"""The `upstreams:` section: the services behind the gateway and how they are reached."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from gateway.config.base import Model
+from gateway.config.types import ConfigPath, Count, Duration, TargetUrl, Timeout, refuse
+
+
+class TargetConfig(Model):
+    """One address of an upstream. A bare URL stands for a target of weight 1."""
+
+    url: TargetUrl = Field(description="Where the target is.")
+    weight: int = Field(
+        default=1, ge=0, le=1000, strict=True, description="Its share of the traffic; 0 takes none."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_url(cls, value: Any) -> Any:
+        return {"url": value} if isinstance(value, str) else value
+
+
+class ConnectionsConfig(Model):
+    """The pool of connections to each target."""
+
+    max: Count = Field(
+        default=256, description="Connections open at once to one target, for each worker."
+    )
+    keep_alive: Duration = Field(
+        default=60.0,
+        description="How long an idle connection is kept. Choose less than the target keeps it.",
+    )
+
+
+class UpstreamTls(Model):
+    """TLS towards the targets whose URL says https."""
+
+    ca: ConfigPath | None = Field(
+        default=None, description="The authorities to trust, PEM; the system's if left out."
+    )
+    cert: ConfigPath | None = Field(default=None, description="The client certificate, PEM.")
+    key: ConfigPath | None = Field(default=None, description="Its private key, PEM.")
+    server_name: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The name to ask for and to verify; the URL's host if left out.",
+    )
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> UpstreamTls:
+        if (self.cert is None) != (self.key is None):
+            given, missing = ("cert", "key") if self.key is None else ("key", "cert")
+            raise refuse("tls", f"{given} needs {missing} as well")
+        return self
+
+
+class UpstreamConfig(Model):
+    """A service that requests are forwarded to."""
+
+    targets: list[TargetConfig] = Field(
+        min_length=1, description="Its addresses: URLs, or URLs with a weight."
+    )
+    balance: Literal["round_robin", "least_requests"] = Field(
+        default="round_robin", description="How a target is chosen."
+    )
+    timeout: Timeout | None = Field(
+        default=30.0,
+        description="The whole exchange, from the first byte sent to the last received. null: no "
+        "limit but the route's.",
+    )
+    connect_timeout: Timeout = Field(
+        default=1.0, description="Opening a connection, TLS included."
+    )
+    connections: ConnectionsConfig = Field(
+        default_factory=ConnectionsConfig, description="The pool of connections."
+    )
+    tls: UpstreamTls | None = Field(
+        default=None, description="TLS towards the targets whose URL says https."
+    )
+
+    @model_validator(mode="after")
+    def _some_target_takes_traffic(self) -> UpstreamConfig:
+        if all(target.weight == 0 for target in self.targets):
+            raise refuse("targets", "every target has weight 0, so none would take a request")
+        return self

@@ -1,0 +1,287 @@
+"""What travels through the gateway: Request, Response, and the Exchange that holds both.
+
+Bytes stay bytes: header fields are a list of `(lower-case name, value)` pairs in wire order, and an
+index over them is built only when someone asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from gateway.errors import ErrorCode, GatewayError, Rejection, problem
+
+if TYPE_CHECKING:
+    import asyncio
+
+RawHeaders = list[tuple[bytes, bytes]]
+NO_BODY: Final = b""
+
+
+class Headers:
+    """Header fields in wire order. Names are given and kept in lower case, as bytes.
+
+    `raw` may be read and iterated freely; change it only through the methods, which keep the
+    index right.
+    """
+
+    __slots__ = ("_index", "raw")
+
+    def __init__(self, raw: RawHeaders, index: dict[bytes, bytes] | None = None) -> None:
+        self.raw = raw
+        self._index = index
+
+    def get(self, name: bytes) -> bytes | None:
+        """The field's value, the last one if it stands there several times, or None."""
+        index = self._index
+        if index is None:
+            index = self._index = dict(self.raw)
+        return index.get(name)
+
+    def get_all(self, name: bytes) -> list[bytes]:
+        """Every value of the field, in order."""
+        return [value for key, value in self.raw if key == name] if name in self else []
+
+    def set(self, name: bytes, value: bytes) -> None:
+        """Put one field in place of all fields of that name."""
+        if name not in self:
+            self.add(name, value)
+            return
+        self.raw = [pair for pair in self.raw if pair[0] != name]
+        self.raw.append((name, value))
+        self._index = None
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """Append a field and leave those of the same name alone."""
+        self.raw = [*self.raw, (name, value)]
+        if self._index is not None:
+            self._index[name] = value
+
+    def remove(self, name: bytes) -> None:
+        """Drop every field of that name; none there is fine."""
+        if name in self:
+            self.raw = [pair for pair in self.raw if pair[0] != name]
+            self._index = None
+
+    def __contains__(self, name: bytes) -> bool:
+        index = self._index
+        if index is None:
+            index = self._index = dict(self.raw)
+        return name in index
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        return iter(self.raw)
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def __repr__(self) -> str:
+        # Names only: values may be credentials, and reprs end up in logs.
+        return f"Headers({[name.decode('ascii', 'replace') for name, _ in self.raw]})"
+
+
+class Request:
+    """The client's request, as admission policies see it.
+
+    `path` is the one normal form (`routing/path.py`), still percent-encoded; `query` is what stood
+    behind the `?`, untouched. `body` is the whole body once it is known, or None while it streams;
+    `stream` then yields its pieces. `host` is lower case, without port. `client` is the caller's
+    address after trusted proxies were taken into account, `peer` the address that really connected
+    (both empty on a unix socket); `port` is the port the request came in at, 0 if unknown.
+    """
+
+    __slots__ = ("body", "client", "headers", "host", "http_version", "method", "path", "peer",
+                 "port", "query", "scheme", "stream")  # fmt: skip
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query: bytes,
+        headers: Headers,
+        *,
+        scheme: str = "http",
+        host: str = "",
+        client: str = "",
+        peer: str = "",
+        port: int = 0,
+        http_version: str = "1.1",
+        body: bytes | None = NO_BODY,
+        stream: AsyncIterator[bytes] | None = None,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.scheme = scheme
+        self.host = host
+        self.client = client
+        self.peer = peer
+        self.port = port
+        self.http_version = http_version
+        self.body = body
+        self.stream = stream
+
+
+class Response:
+    """An answer on its way to the client.
+
+    `body` is the whole body, or None if `stream` yields it in pieces. What was acquired for the
+    answer is released by `on_close`, called exactly once at the end of the body or on abort.
+    `error` is set if the gateway made this answer because something failed.
+    """
+
+    __slots__ = ("_on_close", "body", "error", "headers", "status", "stream", "trailers", "tunnel")
+
+    def __init__(
+        self,
+        status: int,
+        headers: RawHeaders,
+        body: bytes | None = NO_BODY,
+        stream: AsyncIterator[bytes] | None = None,
+        error: ErrorCode | None = None,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.stream = stream
+        self.error = error
+        self.trailers: RawHeaders | None = None
+        # The open upstream side of an accepted WebSocket (status 101), run by the edge.
+        self.tunnel: Tunnel | None = None
+        self._on_close: list[Callable[[], None]] | None = None
+
+    def on_close(self, release: Callable[[], None]) -> None:
+        """Have `release` called when the body has ended or was given up. It must not block."""
+        if self._on_close is None:
+            self._on_close = [release]
+        else:
+            self._on_close.append(release)
+
+    def close(self) -> None:
+        """Release what the answer holds, last acquired first. Safe to call twice."""
+        releases, self._on_close = self._on_close, None
+        if releases:
+            for release in reversed(releases):
+                release()
+
+
+class Tunnel(Protocol):
+    """An accepted WebSocket: `run` relays until either side ends it."""
+
+    subprotocol: str | None
+
+    async def run(
+        self,
+        receive: Callable[[], Awaitable[Any]],
+        send: Callable[[Any], Awaitable[None]],
+    ) -> None:
+        """Relay messages between the ASGI client side and the upstream; returns when both ended."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the upstream side at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who the caller was proved to be."""
+
+    consumer: str
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    scopes: frozenset[str] = frozenset()
+
+
+class Exchange:
+    """One client request and its answer, with what the policies say about it on the way.
+
+    Times are `Clock.monotonic` seconds. `deadline` is absolute, or None for no bound.
+    `reply_headers` go on whatever answer leaves, refusals included. `on_finish` is called with the
+    exchange once the answer is out or given up. `upstream_seconds` is the upstream's share of the
+    time, waiting and streaming. `state` is for plugins; keys should be their names.
+    """
+
+    __slots__ = ("bytes_in", "bytes_out", "client_gone", "client_informational", "correlation_id", "deadline",
+                 "error", "error_detail", "generation", "on_finish", "params", "principal", "refusal",
+                 "reply_headers", "reported", "request", "response_status", "route", "started",
+                 "state", "subprotocols", "target", "task", "timed_out", "trace", "upstream",
+                 "upstream_seconds", "upstream_status")  # fmt: skip
+
+    def __init__(self, request: Request, started: float) -> None:
+        self.request = request
+        self.started = started
+        self.route = ""
+        self.params: Mapping[str, str] = _NO_PARAMS
+        self.correlation_id = ""
+        self.trace: TraceContext | None = None
+        self.principal: Principal | None = None
+        self.deadline: float | None = None
+        self.timed_out = False
+        self.client_gone = False
+        self.task: asyncio.Task[Any] | None = None
+        self.reply_headers: RawHeaders = []
+        self.on_finish: list[Callable[[Exchange], None]] = []
+        self.client_informational: Callable[[int, RawHeaders], None] | None = None
+        self.upstream = ""
+        self.target = ""
+        self.upstream_seconds = 0.0
+        self.upstream_status = 0
+        self.response_status = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.error: ErrorCode | None = None
+        self.error_detail = ""
+        self.reported: list[str] | None = None
+        self.state: dict[str, Any] | None = None
+        # Why the edge found no route for it; the chain of unmatched requests ends with this.
+        self.refusal: Rejection | None = None
+        # What a WebSocket handshake offers; None for every other exchange.
+        self.subprotocols: list[str] | None = None
+        self.generation = 0
+
+    def refuse(self, failure: Rejection | GatewayError) -> Response:
+        """The problem response for a refusal or a failure, noted for log and metrics."""
+        self.fail(failure)
+        status, headers, body = problem(failure, self.correlation_id)
+        return Response(status, headers, body, error=failure.kind)
+
+    def abandon(self) -> None:
+        """End the exchange because the client left: whatever it awaits is cancelled."""
+        self.client_gone = True
+        if self.task is not None:
+            self.task.cancel()
+
+    def expire(self) -> None:
+        """End the exchange because its deadline passed: whatever it awaits is cancelled."""
+        self.timed_out = True
+        if self.task is not None:
+            self.task.cancel()
+
+    def fail(self, failure: Rejection | GatewayError) -> None:
+        """Note what went wrong, for the log and the metrics; the first failure wins."""
+        if self.error is None:
+            self.error = failure.kind
+            self.error_detail = failure.detail
+
+
+_NO_PARAMS: Final[Mapping[str, str]] = {}
+
+
+class TraceContext:
+    """W3C trace context: ids in lower-case hex, `flags` as the two hex digits received."""
+
+    __slots__ = ("flags", "parent_id", "span_id", "state", "trace_id")
+
+    def __init__(
+        self, trace_id: str, span_id: str, flags: str, parent_id: str = "", state: bytes = b""
+    ) -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.flags = flags
+        self.parent_id = parent_id
+        self.state = state
+
+
+Handler = Callable[[Exchange], Awaitable[Response]]

@@ -1,0 +1,37 @@
+"""All that a plugin may import.
+
+A plugin is a module with a subclass of Guard or Around; see `plugins/` for one to copy.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from gateway.clock import Clock
+from gateway.config.base import PolicyConfig, RefusingPolicyConfig
+from gateway.errors import ConfigError, ErrorCode, GatewayError, Refused, Rejection, Source
+from gateway.message import Exchange, Handler, Headers, Principal, Request, Response
+from gateway.policies.base import Around, BuildContext, Guard, Stage
+
+__all__ = [
+    "Around",
+    "BuildContext",
+    "Clock",
+    "ConfigError",
+    "ErrorCode",
+    "Exchange",
+    "Field",
+    "GatewayError",
+    "Guard",
+    "Handler",
+    "Headers",
+    "PolicyConfig",
+    "Principal",
+    "RefusingPolicyConfig",
+    "Refused",
+    "Rejection",
+    "Request",
+    "Response",
+    "Source",
+    "Stage",
+]

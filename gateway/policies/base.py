@@ -1,0 +1,103 @@
+"""The contract of a policy. Built-in policies and plugins use the same two shapes.
+
+Lifecycle: `build` is pure and may raise ConfigError; `start` may do I/O; `aclose` works after a
+failed start. One instance serves one route and many requests at once, so what belongs to a request
+lives in the Exchange, and what must outlive a reload comes from `BuildContext.shared`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import BaseModel
+
+from gateway.clock import Clock
+from gateway.errors import Rejection
+from gateway.message import Exchange, Handler, Response
+
+if TYPE_CHECKING:
+    from gateway.config.model import ServerConfig, TelemetryConfig
+    from gateway.observability.access_log import AccessLog
+    from gateway.observability.metrics import Metrics
+
+
+class Stage(StrEnum):
+    """Where a policy stands: once per client request, or once per upstream call."""
+
+    ADMISSION = "admission"
+    DELIVERY = "delivery"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """What a policy may use when it is built.
+
+    `shared(key, factory)` returns the long-lived object of that key, made by `factory` the first
+    time; it survives reloads as long as some route still asks for it.
+    """
+
+    route: str
+    server: ServerConfig
+    telemetry: TelemetryConfig
+    clock: Clock
+    random: random.Random
+    metrics: Metrics
+    access_log: AccessLog | None
+    base_dir: Path
+    shared: Callable[[tuple[object, ...], Callable[[], Any]], Any]
+
+
+class Policy:
+    """What both shapes have in common.
+
+    `name` is the key in YAML. `default` is the configuration, as YAML data, for routes that do not
+    mention the policy; None leaves it out of their chains. A plugin anchors itself with `before` or
+    `after`, naming a built-in policy; without either it stands last in its stage.
+    """
+
+    name: ClassVar[str]
+    stage: ClassVar[Stage] = Stage.ADMISSION
+    Config: ClassVar[type[BaseModel]]
+    default: ClassVar[Any] = None
+    before: ClassVar[str] = ""
+    after: ClassVar[str] = ""
+
+    @classmethod
+    def build(cls, config: Any, context: BuildContext) -> Self:
+        """Make the policy of one route. Pure; raises ConfigError if `config` can't work."""
+        raise NotImplementedError
+
+    async def start(self) -> None:
+        """Do the I/O that must have happened before the first request."""
+
+    async def aclose(self) -> None:
+        """Let go of everything; also called after a `start` that failed half-way."""
+
+
+class Guard(Policy):
+    """Looks at the request and may refuse it. It cannot see the response."""
+
+    async def check(self, exchange: Exchange) -> Rejection | None:
+        """Return None to let the request pass, or why not.
+
+        To speak on the answer, append to `exchange.reply_headers`. To see the end of the exchange,
+        append to `exchange.on_finish`.
+        """
+        raise NotImplementedError
+
+
+class Around(Policy):
+    """Holds something across the rest of the chain."""
+
+    async def handle(self, exchange: Exchange, forward: Handler) -> Response:
+        """Answer the exchange, as a rule with one `await forward(exchange)`.
+
+        What is acquired is released with `Response.on_close`, in `finally` if `forward` raises.
+        Raise `Refused` to refuse before `forward` was called.
+        """
+        raise NotImplementedError

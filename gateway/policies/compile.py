@@ -1,0 +1,98 @@
+"""From the policies of a route to one callable, folded once when the configuration is loaded.
+
+Neighbouring guards share one loop; an Around costs one await; a policy that a route does not use is
+not there. `mode: report` is implemented here, once, for every policy that can refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from gateway.errors import Refused, Rejection
+from gateway.message import Exchange, Handler, Response
+from gateway.policies.base import Around, Guard, Policy
+
+Report = Callable[[str, str, str], None]
+
+
+def compile_chain(
+    policies: Sequence[Policy], terminal: Handler, reporting: frozenset[str], report: Report
+) -> Handler:
+    """Fold `policies`, outermost first, around `terminal`.
+
+    `reporting` names the policies in `mode: report`; `report(route, policy, code)` is called for
+    each refusal that such a policy did not enforce.
+    """
+    handler = terminal
+    guards: list[Guard] = []
+    for policy in reversed(policies):
+        if isinstance(policy, Guard):
+            guard = _ReportingGuard(policy, report) if policy.name in reporting else policy
+            guards.insert(0, guard)
+            continue
+        if not isinstance(policy, Around):
+            raise TypeError(f"policy {policy.name} is neither a Guard nor an Around")
+        handler = _fold_guards(guards, handler)
+        guards = []
+        around = _ReportingAround(policy, report) if policy.name in reporting else policy
+        handler = partial(around.handle, forward=handler)
+    return _fold_guards(guards, handler)
+
+
+def _fold_guards(guards: Sequence[Guard], forward: Handler) -> Handler:
+    if not guards:
+        return forward
+    return partial(_check_all, tuple(guard.check for guard in guards), forward)
+
+
+async def _check_all(
+    checks: Sequence[Callable[[Exchange], object]], forward: Handler, exchange: Exchange
+) -> Response:
+    for check in checks:
+        rejection = await check(exchange)  # type: ignore[misc]
+        if rejection is not None:
+            return exchange.refuse(rejection)
+    return await forward(exchange)
+
+
+def _note(exchange: Exchange, policy: str, rejection: Rejection, report: Report) -> None:
+    code = rejection.kind.code
+    report(exchange.route, policy, code)
+    if exchange.reported is None:
+        exchange.reported = []
+    exchange.reported.append(f"{policy}:{code}")
+
+
+class _ReportingGuard(Guard):
+    def __init__(self, guard: Guard, report: Report) -> None:
+        self._guard = guard
+        self._report = report
+
+    async def check(self, exchange: Exchange) -> None:
+        rejection = await self._guard.check(exchange)
+        if rejection is not None:
+            _note(exchange, self._guard.name, rejection, self._report)
+
+
+class _ReportingAround(Around):
+    def __init__(self, around: Around, report: Report) -> None:
+        self._around = around
+        self._report = report
+
+    async def handle(self, exchange: Exchange, forward: Handler) -> Response:
+        passed = False
+
+        async def once(exchange: Exchange) -> Response:
+            nonlocal passed
+            passed = True
+            return await forward(exchange)
+
+        try:
+            return await self._around.handle(exchange, once)
+        except Refused as refusal:
+            # A refusal that comes from further in is not this policy's to soften.
+            if passed:
+                raise
+            _note(exchange, self._around.name, refusal.rejection, self._report)
+        return await forward(exchange)

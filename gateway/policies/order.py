@@ -1,0 +1,62 @@
+"""The order of the built-in policies, outermost first, each with its reason.
+
+The order of keys in YAML means nothing; this list is the only place where order is decided. A
+plugin anchors itself `before` or `after` one of these names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from gateway.errors import ConfigError
+from gateway.policies.base import Policy, Stage
+
+ADMISSION: Final = (
+    "correlation",  # every log line and every refusal carries the id
+    "observe",  # sees refusals too; the trace must exist before anything can fail
+    "access",  # cheapest refusal first: who, by address alone
+    "cors",  # a preflight carries no credentials, so it is answered before any could be asked for
+    "body",  # a body that is too large is refused before anyone reads it
+)
+
+DELIVERY: Final = (
+    "headers",  # what the upstream and then the client should see
+    "timeout",  # absolute, set once for whatever happens further in
+)
+
+
+def arrange(policies: Iterable[type[Policy]]) -> list[str]:
+    """All policy names in the order in which they run: admission, then delivery.
+
+    Raises ConfigError if a plugin names an unknown anchor, one of the other stage, or two anchors.
+    Plugins with the same anchor stand in alphabetical order.
+    """
+    order = [*ADMISSION, *DELIVERY]
+    by_name = {policy.name: policy for policy in policies}
+    admission, delivery = list(ADMISSION), list(DELIVERY)
+    for name in sorted(by_name.keys() - set(order)):
+        policy = by_name[name]
+        line = admission if policy.stage is Stage.ADMISSION else delivery
+        anchor = policy.before or policy.after
+        if policy.before and policy.after:
+            raise ConfigError(f"plugin {name} has both before and after; one anchor is enough")
+        if not anchor:
+            line.append(name)
+        elif anchor not in line:
+            raise ConfigError(f"plugin {name} stands by {anchor}, which is no {policy.stage} policy")
+        elif policy.before:
+            line.insert(line.index(anchor), name)
+        else:
+            line.insert(_behind(line, anchor, by_name), name)
+    return [*admission, *delivery]
+
+
+def _behind(line: list[str], anchor: str, by_name: dict[str, type[Policy]]) -> int:
+    # Behind the anchor and the plugins that already stand after it, so that names stay sorted.
+    position = line.index(anchor) + 1
+    while position < len(line) and (
+        line[position] in by_name and by_name[line[position]].after == anchor
+    ):
+        position += 1
+    return position

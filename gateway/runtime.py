@@ -1,0 +1,364 @@
+"""The composition root: a configuration in, a snapshot that serves requests out; swap, drain.
+
+State outlives configuration. What must survive a reload (upstream pools, logs, counters) lives in
+a registry under a key that says what it is about, never in a compiled chain. A reload builds a
+whole new snapshot beside the old one, swaps one reference, and requests in flight finish on the old
+one; on any error the old one keeps serving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.clock import Clock, SystemClock
+from gateway.config.loader import Configuration, load
+from gateway.config.model import RouteConfig
+from gateway.errors import ConfigError
+from gateway.forwarded import TrustedProxies
+from gateway.message import Handler
+from gateway.observability.access_log import AccessLog
+from gateway.observability.metrics import UNMATCHED, Metrics
+from gateway.policies.base import BuildContext, Policy
+from gateway.policies.catalog import PolicyCatalog
+from gateway.policies.compile import compile_chain
+from gateway.policies.terminal import Forward, refuse_unmatched, respond
+from gateway.routing.table import Entry, RouteTable
+from gateway.upstream import Upstream
+
+logger = logging.getLogger("gateway")
+
+# The policies that a request without a route goes through, so that it too is logged and counted.
+_UNMATCHED_POLICIES: Final = ("correlation", "observe")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration that was read and checked, with the policies it may use."""
+
+    configuration: Configuration
+    catalog: PolicyCatalog
+
+
+def load_configuration(path: Path, environ: Mapping[str, str]) -> Loaded:
+    """Read the configuration at `path`, plugins included. Raises ConfigErrors with every error."""
+    catalog = PolicyCatalog()
+    return Loaded(load(path, catalog, environ), catalog)
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRoute:
+    """A route ready to serve: its chain folded into `handler`, its policies in order."""
+
+    name: str
+    config: RouteConfig | None
+    policies: tuple[Policy, ...]
+    handler: Handler
+    forward: Forward | None = None
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """All that serves one generation of the configuration.
+
+    `active` counts the exchanges that began on it; once it is retired and they ended, `drained` is
+    set, and its policies are closed.
+    """
+
+    generation: int
+    loaded: Loaded
+    table: RouteTable[CompiledRoute]
+    routes: list[CompiledRoute]
+    unmatched: Handler
+    trusted_proxies: TrustedProxies | None
+    upstreams: dict[str, Upstream]
+    policies: list[Policy]
+    keys: set[tuple[object, ...]]
+    access_log: AccessLog | None = None
+    active: int = 0
+    retired: bool = False
+    drained: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration that this snapshot was built from."""
+        return self.loaded.configuration
+
+    def release(self) -> None:
+        """An exchange on this snapshot has ended."""
+        self.active -= 1
+        if self.retired and self.active == 0:
+            self.drained.set()
+
+
+class Runtime:
+    """One gateway in one process. Built, passed and closed explicitly; two can live side by side.
+
+    `instance` tells this gateway apart in Via (RFC 9110 section 7.6.3), so that a request that
+    comes back is recognised while another Lockgate in front of it is not.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        version: str = "",
+        instance: str = "local",
+    ) -> None:
+        self.clock: Clock = clock or SystemClock()
+        self.random = rng or random.SystemRandom()
+        self.metrics = Metrics(self.clock, version)
+        self.pseudonym = f"lockgate-{instance}"
+        self.ready = False
+        self.on_commit: list[Callable[[Snapshot], None]] = []
+        self._shared: dict[tuple[object, ...], Any] = {}
+        self._live: list[Snapshot] = []
+        self._current: Snapshot | None = None
+        self._generation = 0
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What serves requests now. Raises RuntimeError before `start`."""
+        if self._current is None:
+            raise RuntimeError("the gateway has not been started")
+        return self._current
+
+    @property
+    def generation(self) -> int:
+        """The number of the snapshot that serves now; 0 before `start`."""
+        return self._current.generation if self._current is not None else 0
+
+    async def start(self, loaded: Loaded) -> None:
+        """Build and start the first snapshot. Raises ConfigErrors or ConfigError."""
+        self.commit(await self.prepare(loaded))
+        self.ready = True
+
+    async def prepare(self, loaded: Loaded) -> Snapshot:
+        """Build and start a whole new snapshot beside the one that serves.
+
+        Raises ConfigError, and then nothing of the new one is left and the old one is untouched.
+        """
+        builder = _Builder(self, loaded, self._generation + 1)
+        try:
+            snapshot = builder.build()
+            self._live.append(snapshot)
+        except BaseException:
+            await self._drop(builder.keys, [])
+            raise
+        try:
+            for upstream in snapshot.upstreams.values():
+                await upstream.start()
+            for policy in snapshot.policies:
+                await policy.start()
+        except BaseException:
+            await self.abandon(snapshot)
+            raise
+        return snapshot
+
+    def commit(self, snapshot: Snapshot) -> None:
+        """Swap one reference; the old snapshot drains in the background."""
+        old, self._current = self._current, snapshot
+        self._generation = snapshot.generation
+        gateway = snapshot.configuration.gateway
+        self.metrics.config_loaded(snapshot.generation)
+        self.metrics.retain({route.name for route in snapshot.routes}, set(gateway.upstreams))
+        for listener in self.on_commit:
+            listener(snapshot)
+        if old is not None:
+            task = asyncio.get_running_loop().create_task(self._retire(old))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    async def abandon(self, snapshot: Snapshot) -> None:
+        """Undo `prepare`: close what only this snapshot uses."""
+        self._live.remove(snapshot)
+        await self._drop(snapshot.keys, snapshot.policies)
+
+    async def _retire(self, snapshot: Snapshot) -> None:
+        snapshot.retired = True
+        if snapshot.active:
+            await snapshot.drained.wait()
+        await self.abandon(snapshot)
+
+    async def _drop(self, keys: set[tuple[object, ...]], policies: list[Policy]) -> None:
+        for policy in policies:
+            await _close_quietly(policy.aclose)
+        used = set[tuple[object, ...]]().union(*(live.keys for live in self._live))
+        for key in keys - used:
+            close = getattr(self._shared.pop(key, None), "aclose", None)
+            if close is not None:
+                await _close_quietly(close)
+
+    async def aclose(self) -> None:
+        """Close everything at once; what is still in flight is cut. Safe to call twice."""
+        self.ready = False
+        for task in list(self._retiring):
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        self._current = None
+        while self._live:
+            await self.abandon(self._live[-1])
+
+    def shared(
+        self, keys: set[tuple[object, ...]], key: tuple[object, ...], factory: Callable[[], Any]
+    ) -> Any:
+        """The long-lived object under `key`, made by `factory` if there is none yet."""
+        keys.add(key)
+        if key not in self._shared:
+            self._shared[key] = factory()
+        return self._shared[key]
+
+
+async def _close_quietly(close: Callable[[], Awaitable[None]]) -> None:
+    # One failing close must not keep the others open.
+    try:
+        await close()
+    except Exception:
+        logger.exception("closing failed")
+
+
+class _Builder:
+    """Builds one snapshot. Pure but for the shared objects it makes, which `keys` names."""
+
+    def __init__(self, runtime: Runtime, loaded: Loaded, generation: int) -> None:
+        self.keys: set[tuple[object, ...]] = set()
+        self._runtime = runtime
+        self._loaded = loaded
+        self._configuration = loaded.configuration
+        self._gateway = loaded.configuration.gateway
+        self._generation = generation
+        self._policies: list[Policy] = []
+        self._upstreams: dict[str, Upstream] = {}
+        self._access_log: AccessLog | None = None
+
+    def build(self) -> Snapshot:
+        gateway = self._gateway
+        self._access_log = self._open_access_log()
+        self._upstreams = {name: self._upstream(name) for name in gateway.upstreams}
+        routes = [
+            self._route(position, config)
+            for position, config in enumerate(gateway.routes)
+            if config.enabled
+        ]
+        cidrs = gateway.server.trusted_proxies
+        return Snapshot(
+            generation=self._generation,
+            loaded=self._loaded,
+            table=self._table(routes),
+            routes=routes,
+            unmatched=self._unmatched(),
+            trusted_proxies=TrustedProxies(cidrs) if cidrs else None,
+            upstreams=self._upstreams,
+            policies=[each for each in self._policies if _has_lifecycle(each)],
+            keys=self.keys,
+            access_log=self._access_log,
+        )
+
+    def _open_access_log(self) -> AccessLog | None:
+        telemetry = self._gateway.telemetry
+        if telemetry.access_log is None:
+            return None
+        key = ("access_log", telemetry.access_log.model_dump_json(), telemetry.redact.model_dump_json())
+        metrics = self._runtime.metrics
+        log: AccessLog = self._shared(
+            key, lambda: AccessLog(telemetry.access_log, telemetry.redact, self._runtime.clock, metrics)
+        )
+        return log
+
+    def _upstream(self, name: str) -> Upstream:
+        config = self._gateway.upstreams[name]
+        runtime = self._runtime
+        upstream: Upstream = self._shared(
+            ("upstream", name, config.model_dump_json()),
+            lambda: Upstream(
+                name,
+                config,
+                clock=runtime.clock,
+                random=runtime.random,
+                pseudonym=runtime.pseudonym,
+                metrics=runtime.metrics,
+            ),
+        )
+        return upstream
+
+    def _shared(self, key: tuple[object, ...], factory: Callable[[], Any]) -> Any:
+        return self._runtime.shared(self.keys, key, factory)
+
+    def _context(self, route: str) -> BuildContext:
+        return BuildContext(
+            route=route,
+            server=self._gateway.server,
+            telemetry=self._gateway.telemetry,
+            clock=self._runtime.clock,
+            random=self._runtime.random,
+            metrics=self._runtime.metrics,
+            access_log=self._access_log,
+            base_dir=self._configuration.base_dir,
+            shared=self._shared,
+        )
+
+    def _route(self, position: int, config: RouteConfig) -> CompiledRoute:
+        context = self._context(config.name)
+        policies = self._build_policies(config.policies, context, f"routes[{position}]")
+        forward = None
+        if config.upstream is not None:
+            forward = Forward(self._upstreams[config.upstream], config)
+        terminal = forward.handle if forward is not None else respond(config)
+        return CompiledRoute(
+            config.name, config, policies, self._compile(policies, terminal, config.policies), forward
+        )
+
+    def _build_policies(
+        self, configs: Mapping[str, Any], context: BuildContext, path: str
+    ) -> tuple[Policy, ...]:
+        catalog = self._loaded.catalog
+        built = []
+        for name in catalog.order:
+            config = configs.get(name)
+            if config is None:
+                continue
+            try:
+                built.append(catalog.policies[name].build(config, context))
+            except ConfigError as error:
+                where = f"{path}.{name}.{error.path}" if error.path else f"{path}.{name}"
+                raise ConfigError(error.message, where) from error
+        self._policies.extend(built)
+        return tuple(built)
+
+    def _compile(
+        self, policies: tuple[Policy, ...], terminal: Handler, configs: Mapping[str, Any]
+    ) -> Handler:
+        reporting = frozenset(
+            name for name, config in configs.items() if getattr(config, "mode", "") == "report"
+        )
+        return compile_chain(policies, terminal, reporting, self._report)
+
+    def _report(self, route: str, policy: str, code: str) -> None:
+        self._runtime.metrics.route(route).report(policy, code)
+
+    def _unmatched(self) -> Handler:
+        context = self._context(UNMATCHED)
+        configs = {
+            name: config
+            for name, config in self._configuration.unmatched_policies.items()
+            if name in _UNMATCHED_POLICIES
+        }
+        policies = self._build_policies(configs, context, "defaults")
+        return self._compile(policies, refuse_unmatched, configs)
+
+    def _table(self, routes: list[CompiledRoute]) -> RouteTable[CompiledRoute]:
+        return RouteTable.build(
+            [Entry(route.name, route.config.match, route) for route in routes if route.config]
+        )
+
+
+def _has_lifecycle(policy: Policy) -> bool:
+    kind = type(policy)
+    return kind.start is not Policy.start or kind.aclose is not Policy.aclose

@@ -1,0 +1,103 @@
+"""Answers as bytes: status lines, header fields made safe, and how the body is framed.
+
+Pure functions. Fields come from an application that may be wrong, and from upstreams through it:
+nothing here lets a value end its line (RFC 9110 section 5.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Final
+
+from gateway.http1.head import LEGAL, TOKEN
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+_STATUS_LINES: Final = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
+    for status in HTTPStatus
+}
+# The server writes these itself; what an application says in them is a wish or a mistake.
+_OWNED: Final = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
+)
+_MEMO_SIZE: Final = 2048
+_MEMO_KEY: Final = 64
+# Names found to be tokens in lower case and not owned by the server.
+_plain_names: set[bytes] = {b"content-type", b"content-length", b"date"}
+
+
+class UnsafeAnswer(Exception):
+    """An application's answer that can't be put on the wire as it meant it."""
+
+
+def is_plain(index: dict[bytes, bytes]) -> bool:
+    """Whether every name is known to be fine, so that `clean_fields` has nothing to do."""
+    return _plain_names.issuperset(index)
+
+
+def clean_fields(headers: Iterable[tuple[bytes, bytes]]) -> tuple[RawHeaders, frozenset[bytes]]:
+    """Fields with lower-case names and without those the server owns, and the Connection tokens.
+
+    `Upgrade` stays, since 426 needs it. Raises UnsafeAnswer if a name is not a token.
+    """
+    kept: RawHeaders = []
+    options: set[bytes] = set()
+    for given, value in headers:
+        name = given.lower()
+        if name == b"connection":
+            options.update(option.strip(b" \t").lower() for option in value.split(b","))
+        elif name == b"upgrade" or name not in _OWNED:
+            _check_name(name)
+            kept.append((name, value))
+    return kept, frozenset(options)
+
+
+def _check_name(name: bytes) -> None:
+    if name in _plain_names:
+        return
+    if TOKEN.fullmatch(name) is None:
+        raise UnsafeAnswer("a header name is not a token")
+    if name not in _OWNED and len(_plain_names) < _MEMO_SIZE and len(name) < _MEMO_KEY:
+        _plain_names.add(name)
+
+
+def encode_head(status: int, headers: RawHeaders, own: bytes) -> bytes:
+    """The head's bytes; `own` holds the server's own lines, each with its CRLF.
+
+    Raises UnsafeAnswer for a status out of range, or a control character in a name or value.
+    """
+    line = _STATUS_LINES.get(status)
+    if line is None:
+        if not 100 <= status <= 599:
+            raise UnsafeAnswer(f"{status} is not an HTTP status")
+        line = b"HTTP/1.1 %d \r\n" % status
+    if not headers:
+        return b"%b%b\r\n" % (line, own)
+    fields = b"\r\n".join(map(b": ".join, headers))
+    # What is left without the legal bytes: the line ends just written, and not one more.
+    if fields.translate(None, LEGAL) != b"\r\n" * (len(headers) - 1):
+        raise UnsafeAnswer("a control character in a header field")
+    return b"%b%b\r\n%b\r\n" % (line, fields, own)
+
+
+def encode_fields(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Trailer fields, each with its CRLF. Raises UnsafeAnswer like `encode_head`."""
+    fields, _ = clean_fields(headers)
+    block = b"".join([b"%b: %b\r\n" % pair for pair in fields])
+    if block.translate(None, LEGAL) != b"\r\n" * len(fields):
+        raise UnsafeAnswer("a control character in a trailer field")
+    return block
+
+
+def content_length(headers: RawHeaders, index: dict[bytes, bytes]) -> int | None:
+    """The length that the application declared, or None. Raises UnsafeAnswer if it is unusable."""
+    value = index.get(b"content-length")
+    if value is None:
+        return None
+    if not value.isdigit() or len(value) > 18:
+        raise UnsafeAnswer("Content-Length is not a number")
+    if len(index) != len(headers) and sum(name == b"content-length" for name, _ in headers) > 1:
+        raise UnsafeAnswer("Content-Length is given more than once")
+    return int(value)
