@@ -99,6 +99,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 lock:
 	$(COMPILE) $(LOCK_ARGS) pyproject.toml -o requirements.lock
 	$(COMPILE) $(LOCK_ARGS) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) $(LOCK_ARGS) --group build -c requirements-dev.lock -o deploy/requirements-build.lock
 	$(COMPILE) $(LOCK_ARGS) --group bench -o bench/requirements.lock
 
 .PHONY: clean

@@ -18,7 +18,8 @@ CONNECTIONS = 32
 @dataclass(frozen=True)
 class Load:
     """What one run of wrk saw. `failed` counts every answer but 2xx and 3xx, and every broken
-    connection and time-out."""
+    connection and time-out.
+    """
 
     requests: int
     seconds: float
@@ -36,7 +37,9 @@ def missing() -> str:
     return "" if shutil.which("wrk") else "wrk is not installed (Debian package wrk)"
 
 
-def run(port: int, seconds: float, cores: frozenset[int], paths: Sequence[str] = ("/item",)) -> Load:
+def run(
+    port: int, seconds: float, cores: frozenset[int], paths: Sequence[str] = ("/item",)
+) -> Load:
     """Keep 32 connections busy for that long, and wait for the end."""
     finished = subprocess.run(
         _command(port, seconds, cores, paths), check=True, capture_output=True, timeout=seconds + 30
@@ -67,5 +70,23 @@ def parse(output: str) -> Load:
 
 def _command(port: int, seconds: float, cores: frozenset[int], paths: Sequence[str]) -> list[str]:
     pinned = ["taskset", "-c", ",".join(map(str, sorted(cores)))]
-    shape = ["-t", "1", "-c", str(CONNECTIONS), "-d", f"{max(1, round(seconds))}s", "--timeout", "10s"]
-    return [*pinned, "wrk", *shape, "-s", str(SCRIPT), f"http://127.0.0.1:{port}/item", "--", *paths]
+    shape = [
+        "-t",
+        "1",
+        "-c",
+        str(CONNECTIONS),
+        "-d",
+        f"{max(1, round(seconds))}s",
+        "--timeout",
+        "10s",
+    ]
+    return [
+        *pinned,
+        "wrk",
+        *shape,
+        "-s",
+        str(SCRIPT),
+        f"http://127.0.0.1:{port}/item",
+        "--",
+        *paths,
+    ]

@@ -113,7 +113,7 @@ def start(
             stderr=errors,
             env=os.environ | dict(environ or {}),
             start_new_session=True,
-            preexec_fn=lambda: _prepare(cores),
+            preexec_fn=lambda: _prepare(cores),  # noqa: PLW1509  no threads here
         )
     return Child(name, process, log)
 
@@ -135,7 +135,9 @@ def wait_until(ready: Callable[[], bool], child: Child, every_s: float = 0.005) 
         if not child.alive():
             raise RuntimeError(f"{child.name} ended while starting: {child.last_words()}")
         if time.monotonic() - began > START_WITHIN_S:
-            raise RuntimeError(f"{child.name} was not ready in {START_WITHIN_S:.0f} s: {child.last_words()}")
+            raise RuntimeError(
+                f"{child.name} was not ready in {START_WITHIN_S:.0f} s: {child.last_words()}"
+            )
         time.sleep(every_s)
     return time.monotonic() - began
 
@@ -163,11 +165,10 @@ def free_port() -> int:
 def process_tree(root: int) -> list[int]:
     """The process and its descendants that are alive now."""
     children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            fields = _stat_fields(int(entry))
-            if fields:
-                children.setdefault(int(fields[1]), []).append(int(entry))
+    for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+        fields = _stat_fields(pid)
+        if fields:
+            children.setdefault(int(fields[1]), []).append(pid)
     found, waiting = [], [root]
     while waiting:
         pid = waiting.pop()

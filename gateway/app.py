@@ -17,14 +17,13 @@ from gateway.errors import (
     CLIENT_DISCONNECTED,
     DEADLINE_EXCEEDED,
     INTERNAL_ERROR,
-    MALFORMED_REQUEST,
-    METHOD_NOT_ALLOWED,
     ROUTE_NOT_FOUND,
     ClientError,
     GatewayError,
     Rejection,
 )
 from gateway.message import Exchange, Handler, Headers, RawHeaders, Request, Response
+from gateway.policies.terminal import method_not_allowed
 from gateway.routing.path import PathError, normalise
 from gateway.routing.table import Match, host_name
 from gateway.runtime import CompiledRoute, Runtime, Snapshot
@@ -128,20 +127,22 @@ class Gateway:
             port=(server[1] or 0) if server else 0,
             http_version=scope["http_version"],
         )
+        request.trusted = trusted is not None and seen.trusted
         exchange = Exchange(request, started)
         exchange.generation = snapshot.generation
         try:
             request.path = path = normalise(scope["raw_path"])
         except PathError as error:
-            exchange.refusal = Rejection(MALFORMED_REQUEST, str(error))
+            exchange.refusal = Rejection(error.kind, error.reason)
             return exchange, snapshot.unmatched
         match = snapshot.table.match(request.host, path, method, headers)
         route = match.value
-        if route is None:
+        if route is None or (match.preflight and not route.answers_preflight):
             exchange.refusal = _refusal(match)
             return exchange, snapshot.unmatched
         exchange.route = route.name
         exchange.params = match.params
+        exchange.raw_params = match.raw_params
         return exchange, route.handler
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -176,10 +177,7 @@ def _refusal(match: Match[CompiledRoute]) -> Rejection:
     if match.ambiguous:
         return Rejection(AMBIGUOUS_PATH, "decoded once more, the path leads elsewhere")
     if match.allowed:
-        allow = ", ".join(match.allowed)
-        return Rejection(
-            METHOD_NOT_ALLOWED, f"this path takes {allow}", [(b"allow", allow.encode())]
-        )
+        return method_not_allowed(match.allowed)
     return Rejection(ROUTE_NOT_FOUND)
 
 
@@ -225,7 +223,7 @@ async def _send(
     headers = response.headers + exchange.reply_headers
     start: Message = {"type": "http.response.start", "status": response.status}
     start["headers"] = headers
-    with_trailers = cycle is not None and cycle.takes_trailers
+    with_trailers = cycle is not None and b"te" in exchange.request.headers
     if with_trailers:
         start["trailers"] = True
     await send(start)

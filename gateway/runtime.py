@@ -29,7 +29,7 @@ from gateway.policies.catalog import PolicyCatalog
 from gateway.policies.compile import compile_chain
 from gateway.policies.terminal import Forward, refuse_unmatched, respond
 from gateway.routing.table import Entry, RouteTable
-from gateway.upstream import Upstream
+from gateway.upstream.client import Upstream
 
 logger = logging.getLogger("gateway")
 
@@ -53,13 +53,18 @@ def load_configuration(path: Path, environ: Mapping[str, str]) -> Loaded:
 
 @dataclass(frozen=True, slots=True)
 class CompiledRoute:
-    """A route ready to serve: its chain folded into `handler`, its policies in order."""
+    """A route ready to serve: its chain folded into `handler`, its policies in order.
+
+    `configs` holds the configuration of each policy by name.
+    """
 
     name: str
-    config: RouteConfig | None
+    config: RouteConfig
     policies: tuple[Policy, ...]
+    configs: Mapping[str, Any]
     handler: Handler
     forward: Forward | None = None
+    answers_preflight: bool = False
 
 
 @dataclass(slots=True)
@@ -140,12 +145,13 @@ class Runtime:
         self.commit(await self.prepare(loaded))
         self.ready = True
 
-    async def prepare(self, loaded: Loaded) -> Snapshot:
+    async def prepare(self, loaded: Loaded, generation: int | None = None) -> Snapshot:
         """Build and start a whole new snapshot beside the one that serves.
 
-        Raises ConfigError, and then nothing of the new one is left and the old one is untouched.
+        `generation` is the next number, unless several processes must agree on one. Raises
+        ConfigError, and then nothing of the new one is left and the old one is untouched.
         """
-        builder = _Builder(self, loaded, self._generation + 1)
+        builder = _Builder(self, loaded, generation or self._generation + 1)
         try:
             snapshot = builder.build()
             self._live.append(snapshot)
@@ -305,15 +311,35 @@ class _Builder:
         )
 
     def _route(self, position: int, config: RouteConfig) -> CompiledRoute:
-        context = self._context(config.name)
-        policies = self._build_policies(config.policies, context, f"routes[{position}]")
+        configs = self._configs(config)
+        policies = self._build_policies(configs, self._context(config.name), f"routes[{position}]")
         forward = None
-        if config.upstream is not None:
-            forward = Forward(self._upstreams[config.upstream], config)
-        terminal = forward.handle if forward is not None else respond(config)
+        if config.respond is not None:
+            terminal = respond(config.respond)
+        else:
+            forward = self._forward(position, config)
+            terminal = forward.handle
+        handler = self._compile(policies, terminal, configs)
         return CompiledRoute(
-            config.name, config, policies, self._compile(policies, terminal, config.policies), forward
+            config.name, config, policies, configs, handler, forward, "cors" in configs
         )
+
+    def _configs(self, route: RouteConfig) -> dict[str, Any]:
+        """The route's policies by name, plugins included, with the upstream's own timeout."""
+        configs: dict[str, Any] = dict(route.policies)
+        for plugin in route.plugins:
+            configs[plugin.use] = plugin.config
+        if "timeout" not in configs and route.upstream is not None:
+            timeout = self._gateway.upstreams[route.upstream].timeout
+            if timeout is not None:
+                configs["timeout"] = self._loaded.catalog.policies["timeout"].Config(timeout)
+        return configs
+
+    def _forward(self, position: int, config: RouteConfig) -> Forward:
+        try:
+            return Forward(self._upstreams[config.upstream or ""], config)
+        except ConfigError as error:
+            raise ConfigError(error.message, f"routes[{position}].{error.path}") from error
 
     def _build_policies(
         self, configs: Mapping[str, Any], context: BuildContext, path: str
@@ -345,17 +371,18 @@ class _Builder:
 
     def _unmatched(self) -> Handler:
         context = self._context(UNMATCHED)
-        configs = {
-            name: config
-            for name, config in self._configuration.unmatched_policies.items()
-            if name in _UNMATCHED_POLICIES
-        }
+        catalog = self._loaded.catalog
+        configs: dict[str, Any] = {}
+        for name in _UNMATCHED_POLICIES:
+            policy = catalog.policies[name]
+            standard = policy.Config.model_validate(policy.default)
+            configs[name] = self._gateway.defaults.get(name, standard)
         policies = self._build_policies(configs, context, "defaults")
         return self._compile(policies, refuse_unmatched, configs)
 
     def _table(self, routes: list[CompiledRoute]) -> RouteTable[CompiledRoute]:
         return RouteTable.build(
-            [Entry(route.name, route.config.match, route) for route in routes if route.config]
+            [Entry(route.name, route.config.match, route) for route in routes]
         )
 
 

@@ -104,8 +104,8 @@ class Settings(BaseSettings):
     )
     admin_token: SecretStr | None = Field(
         default=None,
-        description="The token of the admin listener, if server.admin_token does not give it; also "
-        "what the commands send.",
+        description="What the command reload sends; left out, it is server.admin_token of the "
+        "configuration.",
     )
     drain: DrainSettings = Field(default_factory=DrainSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)

@@ -21,7 +21,15 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 UPSTREAM = os.environ.get("UPSTREAM", "http://127.0.0.1:8081")
-HOP_BY_HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+HOP_BY_HOP = {
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+}
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
@@ -37,9 +45,13 @@ async def proxy(request: Request) -> StreamingResponse:
     client: httpx.AsyncClient = request.app.state.client
     url = httpx.URL(path=request.url.path, query=request.url.query.encode())
     headers = [
-        (name, value) for name, value in request.headers.items() if name not in HOP_BY_HOP | {"host"}
+        (name, value)
+        for name, value in request.headers.items()
+        if name not in HOP_BY_HOP | {"host"}
     ]
-    headers.append(("x-correlation-id", request.headers.get("x-correlation-id") or str(uuid.uuid4())))
+    headers.append(
+        ("x-correlation-id", request.headers.get("x-correlation-id") or str(uuid.uuid4()))
+    )
     has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
     outgoing = client.build_request(
         request.method, url, headers=headers, content=request.stream() if has_body else None

@@ -29,7 +29,12 @@ def first_orders() -> dict[str, Order]:
     """What a fresh start knows."""
     orders: list[Order] = [
         {"id": "1001", "status": "open", "total": 42.5, "lines": [{"sku": "A-1", "quantity": 2}]},
-        {"id": "1002", "status": "shipped", "total": 9.99, "lines": [{"sku": "B-7", "quantity": 1}]},
+        {
+            "id": "1002",
+            "status": "shipped",
+            "total": 9.99,
+            "lines": [{"sku": "B-7", "quantity": 1}],
+        },
     ]
     return {order["id"]: order for order in orders}
 

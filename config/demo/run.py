@@ -110,7 +110,10 @@ def main() -> int:
         ("the demo upstream", options.orders),
     ):
         if in_use(address(where)):
-            print(f"Port in use: {what} needs {where}, where something listens already.", file=sys.stderr)
+            print(
+                f"Port in use: {what} needs {where}, where something listens already.",
+                file=sys.stderr,
+            )
             return 1
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     environ = os.environ | {

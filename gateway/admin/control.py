@@ -67,7 +67,7 @@ class IssueInfo(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one worker process serves now. `error` says why it did not take the newest generation."""
+    """What one worker process serves now. `error` says why it is not the newest generation."""
 
     pid: int
     generation: int

@@ -1,4 +1,4 @@
-"""The whole configuration as one frozen model: what the loader returns and the gateway is built from.
+"""The whole configuration as one frozen model: what the gateway is built from.
 
 Here stand only shapes, defaults and what one section can check by itself. What one section says of
 another (an upstream's name, a profile) is checked in `checks.py`; policies come from outside.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, Field, SerializeAsAny, model_validator
 
 from gateway.config.base import Model
-from gateway.config.types import Name, refuse
+from gateway.config.types import Name, Whole, refuse
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _HOST: Final = re.compile(r"(\*\.)?([a-z0-9_-]+\.)*[a-z0-9_-]+|\*|\[[0-9a-f:.]+\]", re.ASCII)
@@ -72,16 +72,17 @@ class MatchConfig(Model):
         default=None, min_length=1, description="The methods; every method if left out."
     )
     headers: dict[FieldName, FieldValue] = Field(
-        default={}, description="Header fields that must be there with exactly this value."
+        default_factory=dict,
+        description="Header fields that must be there with exactly this value.",
     )
 
 
 class RespondConfig(Model):
     """An answer that the gateway gives by itself."""
 
-    status: int = Field(default=200, ge=200, le=599, strict=True, description="The status code.")
+    status: Whole = Field(default=200, ge=200, le=599, description="The status code.")
     headers: dict[FieldName, FieldValue] = Field(
-        default={}, description="Header fields of the answer."
+        default_factory=dict, description="Header fields of the answer."
     )
     json_body: Any = Field(
         default=None, alias="json", description="The body, sent as application/json."
@@ -107,8 +108,8 @@ class RespondConfig(Model):
 class RewriteQuery(Model):
     """Changes to the query that the upstream sees."""
 
-    add: dict[str, str] = Field(default={}, description="Parameters to append.")
-    remove: list[str] = Field(default=[], description="Parameters to take out.")
+    add: dict[str, str] = Field(default_factory=dict, description="Parameters to append.")
+    remove: list[str] = Field(default_factory=list, description="Parameters to take out.")
 
 
 class RewriteConfig(Model):
@@ -125,9 +126,7 @@ class RewriteConfig(Model):
         description="The Host field: preserve is the client's, upstream the target's, anything "
         "else is sent as it stands.",
     )
-    query: RewriteQuery = Field(
-        default_factory=RewriteQuery, description="Changes to the query."
-    )
+    query: RewriteQuery = Field(default_factory=RewriteQuery, description="Changes to the query.")
 
     @model_validator(mode="after")
     def _host_is_clean(self) -> RewriteConfig:
@@ -164,15 +163,15 @@ class RouteConfig(Model):
         default=None, description="What the upstream sees instead."
     )
     use: list[str] = Field(
-        default=[], description="Profiles to take policies from; a later one wins."
+        default_factory=list, description="Profiles to take policies from; a later one wins."
     )
     enabled: bool = Field(default=True, description="Whether the route exists at all.")
     policies: dict[str, SerializeAsAny[BaseModel]] = Field(
-        default={},
+        default_factory=dict,
         description="Filled by the loader: defaults, profiles and the route's own keys, merged.",
     )
     plugins: list[PluginUse] = Field(
-        default=[], description="Policies from plugins used on this route."
+        default_factory=list, description="Policies from plugins used on this route."
     )
 
     @model_validator(mode="after")

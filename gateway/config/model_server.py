@@ -81,9 +81,7 @@ class ServerTimeouts(Model):
 class ServerConfig(Model):
     """The listeners and the processes behind them."""
 
-    listen: Listen = Field(
-        default=Address("127.0.0.1", 8080), description="The public listener."
-    )
+    listen: Listen = Field(default=Address("127.0.0.1", 8080), description="The public listener.")
     admin: Listen | None = Field(
         default=Address("127.0.0.1", 9901),
         description="Health, metrics and the admin API; never on the public listener. null: none.",

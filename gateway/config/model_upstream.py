@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from gateway.config.base import Model
-from gateway.config.types import ConfigPath, Count, Duration, TargetUrl, Timeout, refuse
+from gateway.config.types import ConfigPath, Count, Duration, TargetUrl, Timeout, Whole, refuse
+
+
+def _or_bare_url(schema: dict[str, Any]) -> None:
+    """Let editors take a bare URL for a target, as the validator does."""
+    mapping = {**schema}
+    url = {key: schema["properties"]["url"][key] for key in ("type", "pattern", "examples")}
+    schema.clear()
+    schema.update(anyOf=[url, mapping], description=mapping.pop("description"))
 
 
 class TargetConfig(Model):
     """One address of an upstream. A bare URL stands for a target of weight 1."""
 
+    model_config = ConfigDict(json_schema_extra=_or_bare_url)
+
     url: TargetUrl = Field(description="Where the target is.")
-    weight: int = Field(
-        default=1, ge=0, le=1000, strict=True, description="Its share of the traffic; 0 takes none."
+    weight: Whole = Field(
+        default=1, ge=0, le=1000, description="Its share of the traffic; 0 takes none."
     )
 
     @model_validator(mode="before")
@@ -68,13 +78,11 @@ class UpstreamConfig(Model):
         default="round_robin", description="How a target is chosen."
     )
     timeout: Timeout | None = Field(
-        default=30.0,
-        description="The whole exchange, from the first byte sent to the last received. null: no "
-        "limit but the route's.",
+        default=None,
+        description="The whole exchange, from the first byte sent to the last received; only the "
+        "route's limit if left out.",
     )
-    connect_timeout: Timeout = Field(
-        default=1.0, description="Opening a connection, TLS included."
-    )
+    connect_timeout: Timeout = Field(default=1.0, description="Opening a connection, TLS included.")
     connections: ConnectionsConfig = Field(
         default_factory=ConnectionsConfig, description="The pool of connections."
     )

@@ -10,9 +10,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import (
     AfterValidator,
@@ -23,7 +22,41 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
 )
-from pydantic_core import PydanticCustomError
+
+from gateway.config.address import (
+    LISTEN_PATTERN,
+    TARGET_PATTERN,
+    Address,
+    TargetAddress,
+    parse_listen,
+    parse_target,
+    refuse,
+    resolve_path,
+)
+
+__all__ = [
+    "Address",
+    "Cidr",
+    "ConfigPath",
+    "Count",
+    "Duration",
+    "Listen",
+    "LogTarget",
+    "Name",
+    "Network",
+    "Percent",
+    "Ratio",
+    "Secret",
+    "Size",
+    "TargetAddress",
+    "TargetUrl",
+    "Timeout",
+    "Whole",
+    "parse_cidr",
+    "parse_duration",
+    "parse_size",
+    "refuse",
+]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -31,8 +64,6 @@ _NUMBER: Final = r"[0-9]+(?:\.[0-9]+)?"
 DURATION_PATTERN: Final = rf"^{_NUMBER}(?:ms|s|m|h|d)$"
 SIZE_PATTERN: Final = rf"^{_NUMBER}(?:B|KB|MB|GB|KiB|MiB|GiB)$"
 PERCENT_PATTERN: Final = rf"^{_NUMBER}%$"
-LISTEN_PATTERN: Final = r"^(?:unix:.+|(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*):[0-9]{1,5})$"
-TARGET_PATTERN: Final = r"^(?:unix:.+|https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?)$"
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -45,17 +76,16 @@ _BYTES: Final = {
     "MiB": 1024**2,
     "GiB": 1024**3,
 }
+_NAME: Final = re.compile(NAME_PATTERN, re.ASCII)
+_MEANT: Final = {unit.lower(): unit for unit in _BYTES} | {
+    "k": "KiB",
+    "m": "MiB",
+    "g": "GiB",
+    "ki": "KiB",
+    "mi": "MiB",
+    "gi": "GiB",
+}
 _QUANTITY: Final = re.compile(rf"({_NUMBER})([A-Za-z%]+)", re.ASCII)
-_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?", re.ASCII)
-
-
-def refuse(kind: str, message: str, hint: str = "") -> PydanticCustomError:
-    """An error for a validator to raise. `message` must not contain the refused value.
-
-    `hint` may: it is dropped when the value came from a reference.
-    """
-    # Passed as data: a brace in the text would otherwise be read as a placeholder.
-    return PydanticCustomError(kind, "{text}", {"text": message, "hint": hint})  # type: ignore[arg-type]
 
 
 def _is_number(value: object) -> bool:
@@ -94,9 +124,7 @@ def parse_size(value: object) -> int:
         if match is not None and match[2] in _BYTES:
             return round(float(match[1]) * _BYTES[match[2]])
         if match is not None:
-            fixed = {unit.lower(): unit for unit in _BYTES}
-            fixed.update({"k": "KiB", "m": "MiB", "g": "GiB", "ki": "KiB", "mi": "MiB", "gi": "GiB"})
-            unit = fixed.get(match[2].lower())
+            unit = _MEANT.get(match[2].lower())
             hint = f"did you mean {match[1]}{unit}?" if unit else ""
             raise refuse("size", "expected a size such as 64KiB, 10MiB or 5MB", hint)
     raise refuse("size", "expected a size such as 64KiB, 10MiB or 5MB")
@@ -156,119 +184,6 @@ def parse_cidr(value: object) -> Network:
     raise refuse("cidr", "expected an IP address or a network such as 10.0.0.0/8 or fd00::/8")
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a listener listens: a host and a port, or the path of a unix socket.
-
-    An empty `host` is every interface; port 0 lets the system choose; `path` is "" for TCP.
-    """
-
-    host: str = ""
-    port: int = 0
-    path: str = ""
-
-    @property
-    def is_unix(self) -> bool:
-        """Whether this is a unix socket."""
-        return bool(self.path)
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can reach it: loopback or a unix socket."""
-        if self.path or self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-    def __str__(self) -> str:
-        if self.path:
-            return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def _host_and_port(text: str) -> tuple[str, int] | None:
-    """Split `host:port`, `[v6]:port` or `:port`; None if it is none of them."""
-    host, colon, port = text.rpartition(":")
-    if not (colon and port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
-        return None
-    if host.startswith("[") and host.endswith("]"):
-        try:
-            return str(ipaddress.IPv6Address(host[1:-1])), int(port)
-        except ValueError:
-            return None
-    if host and not _HOST.fullmatch(host):
-        return None
-    return host.lower(), int(port)
-
-
-def parse_listen(value: object, info: ValidationInfo) -> Address:
-    """An address to listen on: `host:port`, `:port` or `unix:/path`."""
-    if isinstance(value, Address):
-        return value
-    if isinstance(value, str) and value.startswith("unix:") and len(value) > 5:
-        return Address(path=str(resolve_path(Path(value[5:]), info)))
-    parsed = _host_and_port(value) if isinstance(value, str) else None
-    if parsed is not None:
-        return Address(*parsed)
-    hint = f"write :{value}" if isinstance(value, int) and not isinstance(value, bool) else ""
-    message = "expected host:port, :port or unix:/path, with a port from 0 to 65535"
-    raise refuse("listen", message, hint)
-
-
-@dataclass(frozen=True, slots=True)
-class TargetAddress:
-    """Where a target is. `tls` tells https from http; `path` is the unix socket's, "" for TCP."""
-
-    host: str = ""
-    port: int = 0
-    path: str = ""
-    tls: bool = False
-
-    def __str__(self) -> str:
-        if self.path:
-            return f"unix:{self.path}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
-
-
-def parse_target(value: object, info: ValidationInfo) -> TargetAddress:
-    """A target: `http://host:port`, `https://host:port` or `unix:/path`; ports default to 80, 443."""
-    if isinstance(value, TargetAddress):
-        return value
-    message = "expected http://host:port, https://host:port or unix:/path"
-    if not isinstance(value, str):
-        raise refuse("target", message)
-    if value.startswith("unix:") and len(value) > 5:
-        return TargetAddress(path=str(resolve_path(Path(value[5:]), info)))
-    scheme, separator, rest = value.partition("://")
-    if not separator:
-        hint = f"write http://{value}" if _host_and_port(value) else ""
-        raise refuse("target", message, hint)
-    if scheme.lower() not in ("http", "https"):
-        raise refuse("target", message)
-    tls = scheme.lower() == "https"
-    rest = rest.removesuffix("/")
-    if "@" in rest:
-        raise refuse("target", "a target's URL carries no user name or password")
-    if "/" in rest or "?" in rest or "#" in rest:
-        hint = "change paths with the route's rewrite"
-        raise refuse("target", "a target's URL has no path, query or fragment", hint)
-    parsed = _host_and_port(rest) or _host_and_port(f"{rest}:{443 if tls else 80}")
-    if parsed is None or not parsed[0] or not parsed[1]:
-        raise refuse("target", message)
-    return TargetAddress(*parsed, tls=tls)
-
-
-def resolve_path(path: Path, info: ValidationInfo) -> Path:
-    """Relative paths start at the directory of the main configuration file, given as `base_dir`."""
-    if "\0" in str(path):
-        raise refuse("path", "a path can't contain a NUL character")
-    base = info.context.get("base_dir") if isinstance(info.context, dict) else None
-    return base / path if isinstance(base, Path) else path
-
-
 def _parse_log_target(value: object, info: ValidationInfo) -> str:
     if not isinstance(value, str) or not value:
         raise refuse("log_target", "expected stdout, stderr or the path of a file")
@@ -281,6 +196,13 @@ def _no_boolean(value: object) -> object:
     # Without this, pydantic reads true as 1.
     if isinstance(value, bool):
         raise refuse("int_type", "expected a whole number")
+    return value
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        message = "a name holds letters, digits, dots, underscores and hyphens, at most 128"
+        raise refuse("name", message)
     return value
 
 
@@ -414,10 +336,11 @@ LogTarget = Annotated[
 ]
 """`stdout`, `stderr` or the absolute path of a file."""
 
+Whole = Annotated[int, BeforeValidator(_no_boolean)]
+"""A whole number; true and false are none."""
+
 Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1)]
 """A whole number, at least one."""
-
-Auto = Literal["auto"]
 
 Secret = Annotated[
     SecretStr,
@@ -437,6 +360,7 @@ Secret = Annotated[
 
 Name = Annotated[
     str,
-    Field(pattern=NAME_PATTERN),
+    AfterValidator(_name),
+    _schema("string", "Letters, digits, dots, underscores and hyphens.", NAME_PATTERN),
 ]
 """A name that is safe in metrics, logs and URLs."""

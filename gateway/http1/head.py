@@ -36,6 +36,20 @@ _MEMO_SIZE: Final = 2048
 _MEMO_KEY: Final = 128
 _names: dict[bytes, bytes] = {}
 _hosts: dict[bytes, bool] = {}
+# Whole lines, of the fields that say the same thing a thousand times over.
+_MEMO_LINE: Final = 256
+_STEADY: Final = frozenset(
+    b"accept accept-charset accept-encoding accept-language access-control-allow-origin "
+    b"cache-control connection content-encoding content-length content-type expires host keep-alive "
+    b"origin pragma sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest sec-fetch-mode "
+    b"sec-fetch-site sec-gpc server strict-transport-security te transfer-encoding "
+    b"upgrade-insecure-requests user-agent vary via x-content-type-options x-forwarded-host "
+    b"x-forwarded-port x-forwarded-proto x-frame-options x-powered-by".split()
+)
+_lines: dict[bytes, tuple[bytes, bytes]] = {}
+_METHODS: Final = {
+    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+}
 _status_lines: dict[bytes, tuple[int, int]] = {}
 
 
@@ -81,14 +95,27 @@ def check_unfinished(block: bytes, start: int = 0) -> None:
 
 
 def _fields(lines: list[bytes], new_name: Callable[[bytes], bytes]) -> RawHeaders:
-    names = _names
-    headers = []
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon:
-            raise MalformedMessage("a header line is malformed")
-        headers.append((names.get(name) or new_name(name), value.strip(b" \t")))
-    return headers
+    # Most lines of most messages were seen before, whole; the rest is split one by one.
+    known = list(map(_lines.get, lines))
+    if None not in known:
+        return known  # type: ignore[return-value]
+    return [pair or _split(line, new_name) for pair, line in zip(known, lines, strict=True)]
+
+
+def _split(line: bytes, new_name: Callable[[bytes], bytes]) -> tuple[bytes, bytes]:
+    name, colon, value = line.partition(b":")
+    if not colon:
+        raise MalformedMessage("a header line is malformed")
+    pair = _names.get(name) or new_name(name), value.strip(b" \t")
+    # Only a line that reads the same in requests and responses, and that holds no secret.
+    if (
+        pair[0] in _STEADY
+        and name in _names
+        and len(line) <= _MEMO_LINE
+        and len(_lines) < _MEMO_SIZE
+    ):
+        _lines[line] = pair
+    return pair
 
 
 def _new_name(name: bytes) -> bytes:
@@ -196,23 +223,25 @@ def parse_request_line(line: bytes) -> tuple[str, bytes, int]:
     Raises MalformedMessage: 400, or 505 for a major version other than 1.
     """
     parts = line.split(b" ")
-    if len(parts) != 3 or b"\t" in line or not line.isascii():
+    if len(parts) != 3 or 9 in line or not line.isascii():
         raise MalformedMessage("the request line is malformed")
     method, target, version = parts
-    if method not in _names:
-        # Methods are tokens like names; they share the memo, which holds the lower-case form.
-        _new_name(method)
+    name = _METHODS.get(method)
+    if name is None:
+        if TOKEN.fullmatch(method) is None:
+            raise MalformedMessage("the method is malformed")
+        name = method.decode("ascii")
     if not target:
         raise MalformedMessage("the request target is empty")
     if version == b"HTTP/1.1":
-        return method.decode("ascii"), target, 1
+        return name, target, 1
     if version == b"HTTP/1.0":
-        return method.decode("ascii"), target, 0
+        return name, target, 0
     if _VERSION.fullmatch(version) is None:
         raise MalformedMessage("the HTTP version is malformed")
     if version[5] == 0x31:
         # A higher minor version is read as the highest one known (RFC 9110 section 2.5).
-        return method.decode("ascii"), target, 1
+        return name, target, 1
     raise MalformedMessage("only HTTP/1.0 and HTTP/1.1 are spoken here", 505)
 
 

@@ -38,7 +38,8 @@ METHODS: Final = frozenset(
 )
 
 LATENCY_BOUNDS: Final = (
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
 )  # fmt: skip
 OVERHEAD_BOUNDS: Final = (
     0.000025, 0.00005, 0.0001, 0.00015, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25,
@@ -146,7 +147,8 @@ class Histogram:
 class RouteSeries:
     """Every series of one route. Fetched once when the route is compiled, and kept by reference."""
 
-    __slots__ = ("_duration", "_overhead", "_reported", "_requests", "_upstream", "in_flight", "route")
+    __slots__ = ("_duration", "_overhead", "_reported", "_requests", "_upstream", "in_flight",
+                 "route")  # fmt: skip
 
     def __init__(self, route: str) -> None:
         self.route = route

@@ -22,6 +22,7 @@ import stat
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -34,14 +35,15 @@ MAX_BUFFERED: Final = 4 << 20
 class Writer(Protocol):
     """Where bytes go. `chunk` is the most that should be given to one `write`."""
 
-    chunk: int
+    @property
+    def chunk(self) -> int: ...
 
     def write(self, data: bytes) -> int:
         """Write without blocking and return how much went out. Raises OSError, BlockingIOError."""
         ...
 
     def close(self, timeout: float) -> None:
-        """Let go, at most `timeout` seconds after being asked."""
+        """Let go, at most `timeout` seconds after being asked. May block for that long."""
         ...
 
 
@@ -56,9 +58,10 @@ class DescriptorWriter:
     def write(self, data: bytes) -> int:
         return os.write(self._descriptor, data)
 
-    def close(self, timeout: float) -> None:
+    def close(self, timeout: float) -> None:  # noqa: ARG002 - nothing to wait for
+        descriptor, self._descriptor = self._descriptor, -1  # its number may soon be another's
         if self._owned:
-            os.close(self._descriptor)
+            os.close(descriptor)
 
 
 class SocketWriter:
@@ -72,7 +75,7 @@ class SocketWriter:
     def write(self, data: bytes) -> int:
         return self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
-    def close(self, timeout: float) -> None:
+    def close(self, timeout: float) -> None:  # noqa: ARG002 - nothing to wait for
         self._socket.close()
 
 
@@ -84,10 +87,14 @@ class ThreadWriter:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._queue: queue.Queue[bytes | None] = queue.Queue(maxsize=64)
+        self._error: OSError | None = None
         self._thread = threading.Thread(target=self._run, name="line-writer", daemon=True)
         self._thread.start()
 
     def write(self, data: bytes) -> int:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
         try:
             self._queue.put_nowait(data)
         except queue.Full:
@@ -96,9 +103,11 @@ class ThreadWriter:
 
     def _run(self) -> None:
         while (data := self._queue.get()) is not None:
-            with contextlib.suppress(OSError):  # a closed pipe: nobody is there to be told
+            try:
                 while data:
                     data = data[os.write(self._descriptor, data) :]
+            except OSError as error:
+                self._error = error  # told to the next write, which is dropped in this one's place
 
     def close(self, timeout: float) -> None:
         until = time.monotonic() + timeout
@@ -131,60 +140,47 @@ def open_path(path: Path) -> Writer:
 
 
 class LineSink:
-    """Collects the lines of one turn of the event loop and writes them together.
+    """Writes blocks of whole lines and keeps what a slow reader can't take yet.
 
-    When the reader is slow, up to `max_buffered` bytes wait; lines that come then are dropped and
-    counted in `dropped`. A disk that is full drops what could not be written.
+    Up to `max_buffered` bytes wait; lines that come then are dropped. What can't be written at all,
+    on a full disk or into a closed pipe, is dropped as well. `on_dropped` is told how many.
     """
 
-    def __init__(self, writer: Writer, max_buffered: int = MAX_BUFFERED) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        on_dropped: Callable[[int], None],
+        max_buffered: int = MAX_BUFFERED,
+    ) -> None:
         self._writer = writer
+        self._drop = on_dropped
         self._max = max_buffered
-        self._fresh: list[bytes] = []
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._rest = b""  # of a line that went out in part: must go first, whatever is dropped
         self._retry: asyncio.TimerHandle | None = None
-        self._scheduled = False
-        self.dropped = 0
 
-    def write(self, line: bytes) -> None:
-        """Take a line, without its line end. Must be called on the event loop."""
-        self._fresh.append(line)
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._scheduled = False
-        lines = self._fresh
-        self._fresh = []
-        if not self._waiting and not self._rest:
-            data = b"\n".join(lines) + b"\n"
-            if len(data) <= self._writer.chunk:
-                # Nearly always: everything in one call, and nothing to remember.
-                if self._attempt(data) == len(data):
-                    return
-                if not self._rest:
-                    self._keep(lines)
-                self._plan()
-                return
-        self._keep(lines)
+    def write(self, block: bytes) -> None:
+        """Take whole lines, each with its line end. Must be called on the event loop's thread."""
+        idle = not self._waiting and not self._rest
+        if idle and len(block) <= self._writer.chunk and self._attempt(block):
+            self._plan()  # nearly always nothing: all went out in one call
+            return
+        self._keep(block)
         if self._retry is None:
             self._drain()
             self._plan()
 
-    def _keep(self, lines: list[bytes]) -> None:
-        for line in lines:
-            size = len(line) + 1
-            if self._waiting_bytes + size > self._max:
-                self.dropped += 1
+    def _keep(self, block: bytes) -> None:
+        for line in block.splitlines(keepends=True):
+            if self._waiting_bytes + len(line) > self._max:
+                self._drop(1)
             else:
                 self._waiting.append(line)
-                self._waiting_bytes += size
+                self._waiting_bytes += len(line)
 
     def _plan(self) -> None:
-        if self._waiting or self._rest:
+        if self._retry is None and (self._waiting or self._rest):
             self._retry = asyncio.get_running_loop().call_later(_RETRY_S, self._again)
 
     def _again(self) -> None:
@@ -200,18 +196,24 @@ class LineSink:
                 if self._attempt(rest) < len(rest):
                     return
                 continue
-            batch, size = 0, 0
-            for line in self._waiting:
-                if batch and size + len(line) + 1 > self._writer.chunk:
-                    break
-                batch += 1
-                size += len(line) + 1
-            lines = [self._waiting[position] for position in range(batch)]
-            if not self._attempt(b"\n".join(lines) + b"\n"):
+            lines, size = self._next_batch()
+            if not self._attempt(b"".join(lines)):
+                self._waiting.extendleft(reversed(lines))
+                self._waiting_bytes += size
                 return
-            for _ in range(batch):
-                self._waiting.popleft()
-            self._waiting_bytes -= size
+
+    def _next_batch(self) -> tuple[list[bytes], int]:
+        """Take as many waiting lines as one write may carry, at least one, and their size."""
+        lines: list[bytes] = []
+        size = 0
+        while self._waiting:
+            more = len(self._waiting[0])
+            if lines and size + more > self._writer.chunk:
+                break
+            lines.append(self._waiting.popleft())
+            size += more
+        self._waiting_bytes -= size
+        return lines, size
 
     def _attempt(self, data: bytes) -> int:
         """Write, and remember in `_rest` what is left of data that went out in part.
@@ -224,35 +226,40 @@ class LineSink:
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError:
-            self.dropped += data.count(b"\n")
+            self._drop(data.count(b"\n"))
             self._rest = b""
             return len(data)
-        self._rest = data[written:]
+        if written:
+            self._rest = data[written:]
         return written
 
     def replace(self, writer: Writer) -> None:
         """Go on with another writer, for log rotation; the old one is closed."""
-        self._finish(0.0)
+        self._drain()
+        if self._rest:  # the old file holds its beginning; the new one shall not begin with its end
+            self._rest = b""
+            self._drop(1)
         old, self._writer = self._writer, writer
         old.close(0.0)
+        self._plan()
 
-    def close(self, timeout: float = 1.0) -> None:
-        """Write what is left, waiting at most `timeout` seconds for a slow reader, and let go."""
-        self._finish(timeout)
-        left = len(self._waiting) + bool(self._rest)
-        self.dropped += left
-        self._waiting.clear()
-        self._rest = b""
-        self._writer.close(timeout)
+    async def aclose(self, within: float) -> None:
+        """Write what is left, waiting at most `within` seconds for a slow reader, and let go.
 
-    def _finish(self, timeout: float) -> None:
+        Safe to call twice.
+        """
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        self._keep(self._fresh)
-        self._fresh = []
-        until = time.monotonic() + timeout
+        until = time.monotonic() + within
         self._drain()
         while (self._waiting or self._rest) and time.monotonic() < until:
-            time.sleep(0.005)
+            await asyncio.sleep(_RETRY_S)
             self._drain()
+        left = len(self._waiting) + bool(self._rest)
+        if left:
+            self._drop(left)
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._rest = b""
+        await asyncio.to_thread(self._writer.close, max(0.0, until - time.monotonic()))

@@ -46,7 +46,7 @@ class Declaration(msgspec.Struct, frozen=True):
 
 
 class Sample(msgspec.Struct, array_like=True):
-    """One series. A histogram's `value` is its sum, `counts` one plain count a bucket, +Inf last."""
+    """One series. A histogram's `value` is its sum, `counts` a plain count a bucket, +Inf last."""
 
     labels: tuple[str, ...]
     value: float

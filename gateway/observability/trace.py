@@ -25,8 +25,8 @@ _MEMBER: Final = re.compile(
     rb"=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
 )
 _OUR_KEY: Final = b"lockgate"
-_KNOWN_FLAGS: Final = 0x03  # sampled, and random of level 2; all others must go on as zero
-_NOT_ZERO: Final = 1 << 64 | 1  # the lowest bit of each id: an id of zeros is invalid
+_FLAGS: Final = ("00", "01", "02", "03")  # sampled, and random of level 2; others go on as zero
+_BATCH: Final = 256
 NEW_FLAGS: Final = "01"
 """A trace that begins here is marked as sampled: the gateway has no reason against recording it,
 and services that follow their parent's decision would otherwise never record anything."""
@@ -45,8 +45,7 @@ def parse_traceparent(value: bytes) -> tuple[str, str, str] | None:
         return None
     if trace_id == _NO_TRACE or parent_id == _NO_SPAN:
         return None
-    known = int(flags, 16) & _KNOWN_FLAGS
-    return trace_id.decode(), parent_id.decode(), f"{known:02x}"
+    return trace_id.decode(), parent_id.decode(), _FLAGS[int(flags, 16) & 3]
 
 
 def parse_tracestate(values: list[bytes]) -> list[bytes] | None:
@@ -69,42 +68,59 @@ def parse_tracestate(values: list[bytes]) -> list[bytes] | None:
     return members
 
 
-def begin(source: random.Random) -> TraceContext:
-    """A new trace, with the gateway's own span as its root."""
-    ids = f"{source.getrandbits(192) | _NOT_ZERO:048x}"
-    return TraceContext(ids[:32], ids[32:], NEW_FLAGS)
+class IdSource:
+    """Ids for traces and spans, made a few hundred at a time because each call to a random
+    generator costs more than an id may.
+    """
+
+    __slots__ = ("_random", "_ready")
+
+    def __init__(self, source: random.Random) -> None:
+        self._random = source
+        self._ready: list[str] = []
+
+    def take(self) -> str:
+        """48 hex digits: a trace id in front, a span id behind. Neither is all zeros."""
+        if not self._ready:
+            digits = self._random.randbytes(_BATCH * 24).hex("-", 24)
+            # No id is all zeros if there are no 16 zeros in a row anywhere.
+            self._ready = digits.replace("0" * 16, "0" * 15 + "1").split("-")
+        return self._ready.pop()
 
 
-def accept(headers: Headers, source: random.Random) -> TraceContext:
+def join(headers: Headers, ids: IdSource) -> TraceContext:
     """The trace that the request belongs to, continued by a span of the gateway, or a new one.
 
-    `state` is the `tracestate` to send on: the caller's, with the gateway's member in front.
+    It is written into `headers` in place of the client's, for the upstream to see: `traceparent`
+    always, and `tracestate`, with the gateway's member in front, if the client's was valid.
     """
-    value = headers.get(b"traceparent")
-    if value is None:
-        return begin(source)
-    parsed = parse_traceparent(value)
-    # Two of them can't both be the parent, and an attacker may hope that readers disagree.
-    if parsed is None or len(headers.get_all(b"traceparent")) != 1:
-        return begin(source)
-    trace_id, parent_id, flags = parsed
-    span_id = f"{source.getrandbits(64) | 1:016x}"
-    state = b""
+    received = headers.get(b"traceparent")
+    made = ids.take()
+    trace_id, span_id = made[:32], made[32:]
+    fields = len(headers)
+    parsed = parse_traceparent(received) if received is not None else None
+    if parsed is None:
+        trace = TraceContext(trace_id, span_id, NEW_FLAGS)
+        headers.set(b"traceparent", f"00-{trace_id}-{span_id}-{NEW_FLAGS}".encode())
+    else:
+        parent_trace, parent_id, flags = parsed
+        trace = TraceContext(parent_trace, span_id, flags, parent_id)
+        headers.set(b"traceparent", f"00-{parent_trace}-{span_id}-{flags}".encode())
+        if len(headers) != fields:
+            # Two of them can't both be the parent, and an attacker may hope that readers disagree.
+            trace = TraceContext(trace_id, span_id, NEW_FLAGS)
+            headers.set(b"traceparent", f"00-{trace_id}-{span_id}-{NEW_FLAGS}".encode())
     if b"tracestate" in headers:
-        members = parse_tracestate(headers.get_all(b"tracestate"))
-        if members:
-            others = [member for member in members if not member.startswith(_OUR_KEY + b"=")]
-            ours = b"%s=%s" % (_OUR_KEY, span_id.encode())
-            state = b",".join([ours, *others[: MAX_MEMBERS - 1]])
-    return TraceContext(trace_id, span_id, flags, parent_id, state)
+        _pass_state(headers, trace)
+    return trace
 
 
-def propagate(trace: TraceContext, headers: Headers) -> None:
-    """Write the trace into the fields that go to the upstream, in place of the client's."""
-    value = f"00-{trace.trace_id}-{trace.span_id}-{trace.flags}".encode()
-    headers.set(b"traceparent", value)
-    if b"tracestate" in headers:
-        if trace.state:
-            headers.set(b"tracestate", trace.state)
-        else:
-            headers.remove(b"tracestate")
+def _pass_state(headers: Headers, trace: TraceContext) -> None:
+    members = parse_tracestate(headers.get_all(b"tracestate")) if trace.parent_id else None
+    if not members:
+        headers.remove(b"tracestate")
+        return
+    others = [member for member in members if not member.startswith(_OUR_KEY + b"=")]
+    ours = b"%s=%s" % (_OUR_KEY, trace.span_id.encode())
+    trace.state = b",".join([ours, *others[: MAX_MEMBERS - 1]])
+    headers.set(b"tracestate", trace.state)

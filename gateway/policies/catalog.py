@@ -19,7 +19,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from gateway.config.model import PolicySpec
+from gateway.config.base import PolicySpec
 from gateway.errors import ConfigError
 from gateway.policies.access import AccessPolicy
 from gateway.policies.base import Around, Guard, Policy
@@ -60,6 +60,7 @@ class PolicyCatalog:
         Raises ConfigError for a plugin that can't be found, fails to import, holds no policy, or
         takes a name that is in use; its `path` is `plugins[i]`.
         """
+        self.policies = {policy.name: policy for policy in BUILTIN}
         for position, reference in enumerate(plugins):
             try:
                 for policy in load_plugin(reference, base_dir):

@@ -11,11 +11,12 @@ segments removed), with three of our own:
 - what RFC 3986 does not allow in a path, controls and backslashes are refused, not repaired;
 - escapes must spell UTF-8: overlong forms such as `%C0%AF` are a `/` to some decoders.
 
-Why a shadow. Escapes with a meaning (`%2F`, `%5C`, `%25`) and `;` cannot be normalised away: a `%2F`
-in an identifier is data and must arrive as it was sent. But some upstreams decode before they split
-or drop `;parameters`. `shadow` is the path as such an upstream would read it. The table refuses a
-request whose shadow belongs to another route; if the shadow belongs to none, or to the same route
-with the same parameters, the path may pass as it is.
+Why a shadow. Escapes with a meaning (`%2F`, `%5C`, `%25`) and `;` cannot be normalised away: a
+`%2F` in an identifier is data and must arrive as it was sent. But some upstreams decode before they
+split, or drop `;parameters`. `shadow` is the path as such an upstream would read it. The table
+refuses a request whose shadow belongs to another route; if the shadow belongs to none, or to the
+same route with the same parameters, the path may pass as it is. A policy that compares parameters
+still has to know that `a;x` is `a` to such an upstream.
 """
 
 from __future__ import annotations
@@ -128,9 +129,9 @@ def _complaint(raw: bytes) -> str:
 def shadow(path: str) -> str | None:
     """How a sloppy upstream could read the normal form `path`, or None if there is one reading.
 
-    Escapes are decoded until none is left, `\\` is read as `/`, what follows `?`, `#` or NUL is cut
-    off, `;parameters` of segments are dropped, slashes are merged; the result is in normal form.
-    Raises AmbiguousPath if that yields dot segments, which could lead anywhere.
+    Escapes are decoded until none is left, backslash is read as `/`, what follows `?`, `#` or NUL
+    is cut off, `;parameters` of segments are dropped, slashes are merged; the result is in normal
+    form. Raises AmbiguousPath if that yields dot segments, which could lead anywhere.
     """
     if _HIDDEN.search(path) is None:
         return None

@@ -86,6 +86,10 @@ class RequestBody:
         earned = self._received / settings.body_min_rate
         return min(idle, self._since + settings.body_grace + earned)
 
+    def restart(self, now: float) -> None:
+        """Count the average from now: the client has only now been asked for the body."""
+        self._since = now
+
     def forgive(self, seconds: float) -> None:
         """Leave a pause that was ours, not the client's, out of the average."""
         self._since += seconds

@@ -10,6 +10,7 @@ Only the transport of calls is here; what may be called is up to the handlers gi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from gateway.config.loader import ConfigErrors, Issue
+from gateway.config.issues import ConfigErrors, Issue
 from gateway.errors import ConfigError
 
 logger = logging.getLogger("gateway.workers")
@@ -97,9 +98,11 @@ class Channel:
             self._send(Message(0, method, _encode(payload)))
 
     async def aclose(self) -> None:
-        """Close this end. Calls that wait for an answer raise ChannelClosed."""
+        """Close this end, once what was said has left. Calls under way raise ChannelClosed."""
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
 
     def _send(self, message: Message) -> None:
         body = msgspec.json.encode(message)

@@ -1,0 +1,47 @@
+# syntax=docker/dockerfile:1
+# Two stages: the first builds and has tools, the second runs and has none.
+
+FROM python:3.13-slim-bookworm AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /src
+
+# Dependencies first: this layer stays as long as the locks do.
+COPY requirements.lock ./
+COPY deploy/requirements-build.lock deploy/
+RUN python -m venv /opt/lockgate \
+ && /opt/lockgate/bin/pip install --require-hashes --only-binary :all: -r requirements.lock \
+ && python -m venv /opt/build \
+ && /opt/build/bin/pip install --require-hashes --only-binary :all: -r deploy/requirements-build.lock
+
+COPY pyproject.toml README.md LICENSE ./
+COPY gateway gateway
+RUN /opt/build/bin/python -m build --wheel --no-isolation --outdir /tmp/dist . \
+ && /opt/lockgate/bin/pip install --no-deps --no-index /tmp/dist/*.whl \
+ && /opt/lockgate/bin/pip check \
+ && /opt/lockgate/bin/python -m compileall -q /opt/lockgate/lib \
+ && /opt/lockgate/bin/pip uninstall --yes pip
+
+
+FROM python:3.13-slim-bookworm AS run
+LABEL org.opencontainers.image.title="Lockgate" \
+      org.opencontainers.image.description="An API gateway that gives every call what robust integration needs" \
+      org.opencontainers.image.licenses="Apache-2.0"
+
+COPY --from=build /opt/lockgate /opt/lockgate
+COPY plugins /etc/lockgate/plugins
+COPY deploy/gateway.yaml /etc/lockgate/gateway.yaml
+
+# The root file system may be read-only: nothing is written but what the configuration asks for.
+ENV PATH=/opt/lockgate/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    GATEWAY_CONFIG=/etc/lockgate/gateway.yaml
+
+# Numeric, so that Kubernetes can see that it is not root (runAsNonRoot).
+USER 65532:65532
+WORKDIR /etc/lockgate
+EXPOSE 8080 9901
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 CMD ["lockgate", "healthcheck"]
+ENTRYPOINT ["lockgate"]
+CMD ["run"]

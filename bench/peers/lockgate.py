@@ -1,0 +1,103 @@
+"""Lockgate itself, set up for the same work as its peers."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import gateway
+from bench import processes
+from bench.peers.peer import Command, Job, Peer
+
+_CONFIG = """\
+version: 1
+server:
+  listen: 127.0.0.1:{port}
+  admin: 127.0.0.1:{admin}
+  workers: {workers}
+  limits: {{body: null, connections: 50000}}
+  timeouts: {{keep_alive: 600s, drain: 10s}}
+telemetry:
+  access_log: {{format: json, sample: 1.0, to: {access_log}}}
+upstreams:
+  bench:
+    targets: ["http://127.0.0.1:{upstream}"]
+    balance: least_requests
+    connections: {{max: 256, keep_alive: 60s}}
+defaults:
+  correlation: {{}}
+  timeout: {timeout}
+routes:
+{routes}"""
+
+_EVERYTHING = '  - {name: bench, match: {path: "/{rest:path}"}, upstream: bench}\n'
+# What a service of some size has: three methods on a collection and its items, under a version.
+_ONE_OF_MANY = """\
+  - name: service{n}.read
+    match: {{path: "/v1/service{n}/items/{{item_id}}", methods: [GET]}}
+    upstream: bench
+"""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What differs between measurements. `timeout` is a duration as YAML has it."""
+
+    workers: int = 1
+    timeout: str = "10s"
+    routes: int = 0
+    watch: bool = True
+
+    def paths(self) -> list[str]:
+        """What to ask for: one path, or ten spread over all the routes."""
+        if not self.routes:
+            return ["/item"]
+        step = max(1, self.routes // 10)
+        return [f"/v1/service{n}/items/{n}" for n in range(0, self.routes, step)][:10]
+
+
+def peer(setup: Setup | None = None, name: str = "lockgate") -> Peer:
+    """The gateway of this source tree, run by the interpreter that runs the measurement."""
+    chosen = setup or Setup()
+    version = (
+        f"{gateway.__version__}, {platform.python_implementation()} {platform.python_version()}"
+    )
+    return Peer(name, version, "", lambda job: _prepare(job, chosen))
+
+
+def admin_port(job: Job) -> int:
+    """Where the admin listener of that job was put."""
+    return int((job.work / "admin.port").read_text())
+
+
+def config_file(job: Job) -> Path:
+    """The file that the gateway of that job reads."""
+    return job.work / "gateway.yaml"
+
+
+def config_text(job: Job, setup: Setup, admin: int) -> str:
+    """The configuration as YAML."""
+    many = "".join(_ONE_OF_MANY.format(n=n) for n in range(setup.routes))
+    return _CONFIG.format(
+        port=job.port,
+        admin=admin,
+        workers=setup.workers,
+        upstream=job.upstream_port,
+        timeout=setup.timeout,
+        access_log=job.access_log,
+        routes=many or _EVERYTHING,
+    )
+
+
+def _prepare(job: Job, setup: Setup) -> Command:
+    admin = processes.free_port()
+    (job.work / "admin.port").write_text(str(admin))
+    config_file(job).write_text(config_text(job, setup, admin))
+    environ = {
+        "GATEWAY_CONFIG": str(config_file(job)),
+        "GATEWAY_WATCH": "on" if setup.watch else "off",
+        "PYTHONPATH": str(Path(gateway.__file__).parent.parent),
+    }
+    return Command([sys.executable, "-m", "gateway", "run"], environ)

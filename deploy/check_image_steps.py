@@ -1,0 +1,162 @@
+"""The steps of the Dockerfile, as far as they go without a container engine.
+
+    python deploy/check_image_steps.py [--user nobody]
+
+Reads the Dockerfile for what must hold; builds the wheel as its first stage does; installs it with
+the locks, hashes required, into a fresh environment; and runs the command from a read-only folder,
+as another user if this one is root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pwd
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WHEELS_ONLY = (
+    "--require-hashes",
+    "--only-binary",
+    ":all:",
+    "--quiet",
+    "--disable-pip-version-check",
+)
+
+
+def instructions(text: str) -> list[tuple[str, str]]:
+    """The Dockerfile's instructions: (word in upper case, the rest), continued lines joined."""
+    joined = re.sub(r"\\\n", " ", text)
+    lines = [line.strip() for line in joined.splitlines()]
+    pairs = [line.split(None, 1) for line in lines if line and not line.startswith("#")]
+    return [(pair[0].upper(), pair[1] if len(pair) > 1 else "") for pair in pairs]
+
+
+def faults(text: str) -> list[str]:
+    """What is wrong with the last stage of a Dockerfile; empty if nothing is."""
+    found = []
+    stages = [index for index, (word, _) in enumerate(instructions(text)) if word == "FROM"]
+    every = instructions(text)
+    last = dict(every[stages[-1] :])
+    if len(stages) < 2:
+        found.append("there is one stage: build tools would be in the image")
+    if any(":latest" in rest or ":" not in rest for word, rest in every if word == "FROM"):
+        found.append("a base image has no tag")
+    if not re.fullmatch(r"[1-9][0-9]*(:[1-9][0-9]*)?", last.get("USER", "")):
+        found.append("USER is not a number other than 0")
+    if last.get("STOPSIGNAL") != "SIGTERM":
+        found.append("STOPSIGNAL is not SIGTERM")
+    if "EXPOSE" not in last:
+        found.append("no port is exposed")
+    for word in ("ENTRYPOINT", "CMD"):
+        if not _is_exec_form(last.get(word, "")):
+            found.append(f"{word} is not in exec form: a shell would swallow signals")
+    if not _is_exec_form(last.get("HEALTHCHECK", "").partition("CMD ")[2]):
+        found.append("there is no HEALTHCHECK in exec form")
+    if any(word == "ADD" for word, _ in every):
+        found.append("ADD may fetch or unpack; COPY does neither")
+    return found
+
+
+def _is_exec_form(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), list)
+    except ValueError:
+        return False
+
+
+def build_stage(work: Path) -> Path:
+    """What the first stage does; the environment that the second one copies."""
+    build, runtime = work / "build", work / "lockgate"
+    for venv, lock in ((runtime, "requirements.lock"), (build, "deploy/requirements-build.lock")):
+        run(sys.executable, "-m", "venv", venv)
+        run(venv / "bin" / "pip", "install", *WHEELS_ONLY, "-r", ROOT / lock)
+    source = work / "src"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(
+        ROOT / "gateway", source / "gateway", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    run(
+        build / "bin" / "python",
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        work / "dist",
+        source,
+    )
+    wheel = next((work / "dist").glob("*.whl"))
+    run(runtime / "bin" / "pip", "install", "--quiet", "--no-deps", "--no-index", wheel)
+    run(runtime / "bin" / "pip", "check")
+    run(runtime / "bin" / "pip", "uninstall", "--quiet", "--yes", "pip")
+    return runtime
+
+
+def run_stage(work: Path, runtime: Path, user: str) -> None:
+    """`lockgate --version` and `lockgate check` on a read-only folder, as somebody else if root."""
+    etc = work / "etc"
+    shutil.copytree(
+        ROOT / "plugins", etc / "plugins", ignore=shutil.ignore_patterns("test_*", "__pycache__")
+    )
+    shutil.copy(ROOT / "deploy" / "gateway.yaml", etc)
+    for path in [etc, *etc.rglob("*")]:
+        path.chmod(path.stat().st_mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
+    environ = {
+        "PATH": f"{runtime / 'bin'}:/usr/bin:/bin",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "GATEWAY_CONFIG": str(etc / "gateway.yaml"),
+        "LOCKGATE_ADMIN_TOKEN": "only-for-this-check",
+    }
+    account = pwd.getpwnam(user) if os.geteuid() == 0 else None
+    if account is not None:
+        work.chmod(0o755)
+    for arguments in (["--version"], ["check"]):
+        print("+ lockgate", *arguments, flush=True)
+        subprocess.run(
+            [str(runtime / "bin" / "lockgate"), *arguments],
+            check=True,
+            cwd=etc,
+            env=environ,
+            user=account.pw_uid if account else None,
+            group=account.pw_gid if account else None,
+            extra_groups=[] if account else None,
+            timeout=60,
+        )
+
+
+def run(*command: str | Path) -> None:
+    """Run a step and show it; CalledProcessError if it fails."""
+    print("+", *command, flush=True)
+    subprocess.run([str(part) for part in command], check=True, timeout=600)
+
+
+def main() -> int:
+    """0 if every step went through."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--user", default="nobody", help="whom root becomes for the last step")
+    options = parser.parse_args()
+    found = faults((ROOT / "Dockerfile").read_text())
+    for fault in found:
+        print(f"Dockerfile: {fault}", file=sys.stderr)
+    if found:
+        return 1
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        runtime = build_stage(work)
+        run_stage(work, runtime, options.user)
+    print("Every step went through.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

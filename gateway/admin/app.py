@@ -1,0 +1,81 @@
+"""The admin application: its table of endpoints, and how it is put together.
+
+It is served by a listener of its own and knows the data path only as `Control`. What the endpoints
+do is in `endpoints.py`; who may call them is decided in `guard.py`.
+"""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from gateway.admin.control import Control, ControlUnavailable
+from gateway.admin.endpoints import Endpoints
+from gateway.admin.guard import AdminAccess, Gatekeeper
+from gateway.admin.pages import STYLE, index_page
+from gateway.admin.problems import problem
+
+
+def create_admin(control: Control, access: AdminAccess, version: str = "") -> ASGIApp:
+    """The ASGI application for the admin listener."""
+    endpoints = Endpoints(control)
+
+    async def index(request: Request) -> Response:
+        config = await control.config()
+        health = await control.health()
+        return Response(index_page(version, config, health), media_type="text/html")
+
+    async def style(request: Request) -> Response:
+        return Response(STYLE, media_type="text/css")
+
+    routes = [
+        Route("/", index),
+        Route("/style.css", style),
+        Route("/livez", endpoints.livez),
+        Route("/readyz", endpoints.readyz),
+        Route("/healthz", endpoints.healthz),
+        Route("/metrics", endpoints.metrics),
+        Route("/api/v1/routes", endpoints.routes),
+        Route("/api/v1/routes/{name}", endpoints.route),
+        Route("/api/v1/upstreams", endpoints.upstreams),
+        Route("/api/v1/config", endpoints.config),
+        Route("/api/v1/explain", endpoints.explain),
+        Route("/api/v1/reload", endpoints.reload, methods=["POST"]),
+    ]
+    app = Starlette(
+        routes=routes,
+        exception_handlers={
+            HTTPException: _http_problem,
+            ControlUnavailable: _unavailable,
+            Exception: _failed,
+        },
+    )
+    app.router.redirect_slashes = False
+    return Gatekeeper(app, access)
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        detail = f"GET / lists what is here; {request.url.path} is not."
+        return problem(404, "not_found", "There is no such endpoint", detail)
+    return problem(
+        error.status_code, "method_not_allowed", "The endpoint does not take this method",
+        headers=error.headers,
+    )  # fmt: skip
+
+
+async def _unavailable(request: Request, error: Exception) -> Response:
+    return problem(
+        503, "unavailable", "The gateway can't answer this now", str(error),
+        headers={"Retry-After": "1"},
+    )  # fmt: skip
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    # Starlette raises it again behind this answer, so the server logs the traceback.
+    return problem(500, "internal_error", "The admin application failed")

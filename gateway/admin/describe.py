@@ -1,0 +1,129 @@
+"""What a snapshot looks like from outside: its routes and chains, and what a request would meet.
+
+Plain data for the admin API and the command line, free of secrets: configurations are dumped by
+their models, which mask them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+
+from gateway.admin.control import Explanation, PolicyInfo, RouteInfo
+from gateway.errors import AMBIGUOUS_PATH, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND, ErrorCode
+from gateway.message import Headers, RawHeaders
+from gateway.policies.base import Guard, Policy
+from gateway.policies.catalog import BUILTIN
+from gateway.routing.path import PathError, normalise
+from gateway.routing.table import host_name
+from gateway.runtime import CompiledRoute, Snapshot
+
+_BUILTIN: Final = frozenset(policy.name for policy in BUILTIN)
+
+
+def route_infos(snapshot: Snapshot) -> list[RouteInfo]:
+    """Every route of the configuration in its order, those that are not enabled included."""
+    compiled = {route.name: route for route in snapshot.routes}
+    infos = []
+    for position, config in enumerate(snapshot.configuration.gateway.routes):
+        declared = snapshot.configuration.locate(f"routes[{position}]")
+        route = compiled.get(config.name)
+        rewrite = config.rewrite.model_dump(mode="json") if config.rewrite else None
+        infos.append(
+            RouteInfo(
+                name=config.name,
+                match=_dump(config.match, exclude_defaults=True),
+                enabled=config.enabled,
+                upstream=config.upstream or "",
+                respond=_dump(config.respond) if config.respond else None,
+                rewrite=rewrite,
+                chain=[_policy_info(each, route) for each in route.policies] if route else (),
+                declared=declared,
+            )
+        )
+    return infos
+
+
+def _policy_info(policy: Policy, route: CompiledRoute) -> PolicyInfo:
+    config = route.configs.get(policy.name)
+    dumped: Any = config.model_dump(mode="json") if isinstance(config, BaseModel) else {}
+    return PolicyInfo(
+        name=policy.name,
+        stage=policy.stage.value,
+        shape="guard" if isinstance(policy, Guard) else "around",
+        mode=getattr(config, "mode", ""),
+        plugin=policy.name not in _BUILTIN,
+        config=dumped if isinstance(dumped, dict) else {"value": dumped},
+    )
+
+
+def _dump(model: BaseModel, *, exclude_defaults: bool = False) -> dict[str, Any]:
+    text = model.model_dump_json(exclude_defaults=exclude_defaults, by_alias=True)
+    dumped: dict[str, Any] = json.loads(text)
+    return dumped
+
+
+def explain(
+    snapshot: Snapshot, method: str, url: str, headers: Iterable[tuple[str, str]] = ()
+) -> Explanation:
+    """What would happen to a request; nothing is sent. `url` is absolute or starts with a slash."""
+    parts = urlsplit(url)
+    raw: RawHeaders = [
+        (name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace"))
+        for name, value in headers
+    ]
+    index = dict(raw)
+    authority = parts.netloc.rpartition("@")[2].encode("latin-1", "replace")
+    host = host_name(authority or index.get(b"host", b""))
+    method = method.upper()
+    try:
+        path = normalise((parts.path or "/").encode("utf-8", "surrogateescape"))
+    except PathError as error:
+        return _refused(method, url, host, "", error.kind, error.reason)
+    match = snapshot.table.match(host, path, method, Headers(raw))
+    if match.ambiguous:
+        detail = "decoded once more, the path leads elsewhere"
+        return _refused(method, url, host, path, AMBIGUOUS_PATH, detail)
+    route = match.value
+    if route is None or (match.preflight and not route.answers_preflight):
+        if match.allowed:
+            allowed = ", ".join(match.allowed)
+            return _refused(
+                method, url, host, path, METHOD_NOT_ALLOWED, f"this path takes {allowed}",
+                list(match.allowed),
+            )  # fmt: skip
+        return _refused(method, url, host, path, ROUTE_NOT_FOUND, "")
+    info = next(each for each in route_infos(snapshot) if each.name == route.name)
+    target = ""
+    if route.forward is not None:
+        query = parts.query.encode("utf-8", "surrogateescape")
+        target = route.forward.target(path, query, match.raw_params).decode("latin-1")
+    return Explanation(
+        method=method, url=url, host=host, path=path, route=info, params=dict(match.params),
+        target=target,
+    )  # fmt: skip
+
+
+def _refused(
+    method: str,
+    url: str,
+    host: str,
+    path: str,
+    kind: ErrorCode,
+    detail: str,
+    allow: list[str] | None = None,
+) -> Explanation:
+    return Explanation(
+        method=method,
+        url=url,
+        host=host,
+        path=path,
+        status=kind.status,
+        code=kind.code,
+        detail=detail,
+        allow=allow or (),
+    )

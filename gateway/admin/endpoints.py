@@ -1,0 +1,123 @@
+"""What each endpoint of the admin application answers. Plain JSON of the structures in `control.py`.
+
+Health endpoints follow the Kubernetes API server: `ok` as text, and one line a check with
+`?verbose`. They answer whatever state the data path is in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from gateway.admin.control import Control, Health
+from gateway.admin.problems import problem
+from gateway.observability.exposition import (
+    OPENMETRICS_TYPE,
+    TEXT_TYPE,
+    render,
+    wants_openmetrics,
+)
+
+_METHODS: Final = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"}
+)
+
+
+class Endpoints:
+    """The handlers, bound to the data path they ask."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    async def livez(self, request: Request) -> Response:
+        """200 while the process works; 503 if only a restart can help."""
+        health = await self._control.health()
+        return _health(request, health, health.live)
+
+    async def readyz(self, request: Request) -> Response:
+        """200 while new requests are welcome; 503 from the first moment of a drain."""
+        health = await self._control.health()
+        return _health(request, health, health.ready)
+
+    async def healthz(self, request: Request) -> Response:
+        """Both of the above in one."""
+        health = await self._control.health()
+        return _health(request, health, health.live and health.ready)
+
+    async def metrics(self, request: Request) -> Response:
+        """All metrics, in the format that Accept asks for."""
+        openmetrics = wants_openmetrics(request.headers.get("accept", ""))
+        snapshot = await self._control.metrics_snapshot()
+        body = await asyncio.to_thread(render, snapshot, openmetrics)
+        kind = OPENMETRICS_TYPE if openmetrics else TEXT_TYPE
+        return Response(body, headers={"content-type": kind})
+
+    async def routes(self, request: Request) -> Response:
+        """Every route with its match, chain and upstream."""
+        return _json({"routes": list(await self._control.routes())})
+
+    async def route(self, request: Request) -> Response:
+        """One route by its name."""
+        name = request.path_params["name"]
+        for route in await self._control.routes():
+            if route.name == name:
+                return _json(route)
+        return problem(404, "not_found", "There is no such route", f"No route is named {name}.")
+
+    async def upstreams(self, request: Request) -> Response:
+        """Every upstream with its targets and connections."""
+        return _json({"upstreams": list(await self._control.upstreams())})
+
+    async def config(self, request: Request) -> Response:
+        """What is served, since when, and how the last reload ended."""
+        return _json(await self._control.config())
+
+    async def reload(self, request: Request) -> Response:
+        """Load the configuration again: 200, or 422 with every error, and the old one stays."""
+        result = await self._control.reload()
+        if result.ok:
+            return _json(result)
+        return problem(
+            422,
+            "invalid_config",
+            "The configuration is not usable",
+            f"Generation {result.generation} stays in service.",
+            **msgspec.to_builtins(result),
+        )
+
+    async def explain(self, request: Request) -> Response:
+        """What would happen to a request, by the query parameters `method` and `url`."""
+        query = request.query_params
+        method = query.get("method", "GET").upper()
+        url = query.get("url", "")
+        if not url or not (url.startswith("/") or "://" in url):
+            return problem(
+                400, "invalid_parameter", "The parameter url is missing or not a URL",
+                "Give url=/path or url=http://host/path, percent-encoded.",
+            )  # fmt: skip
+        if method not in _METHODS and not method.isalpha():
+            return problem(400, "invalid_parameter", "The parameter method is not a method")
+        return _json(await self._control.explain(method, url))
+
+
+def _json(data: Any) -> Response:
+    return Response(msgspec.json.encode(data), media_type="application/json")
+
+
+def _health(request: Request, health: Health, good: bool) -> Response:
+    status = 200 if good else 503
+    if "verbose" not in request.query_params:
+        return PlainTextResponse("ok\n" if good else "not ok\n", status)
+    lines = [f"[{'+' if check.ok else '-'}]{check.name} {_state(check.ok, check.detail)}"
+             for check in health.checks]  # fmt: skip
+    lines.append(f"live: {health.live}, ready: {health.ready}".lower())
+    return PlainTextResponse("\n".join([*lines, "ok" if good else "not ok"]) + "\n", status)
+
+
+def _state(good: bool, detail: str) -> str:
+    state = "ok" if good else "failed"
+    return f"{state}: {detail}" if detail else state

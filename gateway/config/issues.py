@@ -1,0 +1,42 @@
+"""What is wrong with a configuration, and where: one line each, never with a secret in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from gateway.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Issue:
+    """One error or warning. Lines and columns count from 1; 0 means the file as a whole.
+
+    `path` is the key's path, such as `routes[2].match.path`; "" for what is no key's fault.
+    """
+
+    file: str
+    line: int
+    column: int
+    path: str = field(compare=False)
+    message: str
+    hint: str = field(default="", compare=False)
+
+    @property
+    def position(self) -> str:
+        """`file:line:column`, or the file alone."""
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+    def __str__(self) -> str:
+        text = f"{self.position}: {self.path}: " if self.path else f"{self.position}: "
+        text += f"{self.message}; {self.hint}" if self.hint else self.message
+        # One issue is one line, whatever a file's name or a message contains.
+        return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+class ConfigErrors(ConfigError):
+    """Every error of one configuration, in the order of file and line."""
+
+    def __init__(self, issues: Iterable[Issue]) -> None:
+        self.issues = sorted(set(issues))
+        super().__init__("\n".join(map(str, self.issues)))

@@ -1,0 +1,48 @@
+"""What the format already names and this version does not do: recognised, and always refused.
+
+A key that is silently ignored would be a policy that someone believes in.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+TOP_LEVEL: Final = frozenset(
+    {
+        "consumers",
+        "contracts",
+        "flags",
+        "identities",
+        "models",
+        "schedules",
+        "store",
+        "streams",
+    }
+)
+TELEMETRY: Final = frozenset({"alerts", "audit", "tracing"})
+UPSTREAM: Final = frozenset({"auth", "bulkhead", "circuit_breaker", "health", "outliers", "retry"})
+ROUTE: Final = frozenset({"flag"})
+POLICIES: Final = frozenset(
+    {
+        "audit",
+        "auth",
+        "bulkhead",
+        "cache",
+        "canary",
+        "circuit_breaker",
+        "delivery",
+        "deprecation",
+        "fault",
+        "idempotency",
+        "minimise",
+        "mirror",
+        "rate_limit",
+        "retry",
+        "transform",
+        "validate",
+    }
+)
+BALANCE: Final = re.compile(r"p2c|hash\(.*\)")
+
+MESSAGE: Final = "not available yet"

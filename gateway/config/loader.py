@@ -1,0 +1,278 @@
+"""Files in, a `Configuration` or every error out. The one way into this package.
+
+The order: files and includes, references, plugins, then each section against its model, then what
+one section says of another, then warnings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any, Final
+
+from gateway.config import later
+from gateway.config.base import Catalog, PolicySpec
+from gateway.config.checks import check_names, check_rewrite, check_server
+from gateway.config.include import Sources, top_level
+from gateway.config.issues import ConfigErrors, Issue
+from gateway.config.layers import Layers
+from gateway.config.lint import lint
+from gateway.config.model import (
+    GatewayConfig,
+    RouteConfig,
+    ServerConfig,
+    TelemetryConfig,
+    UpstreamConfig,
+)
+from gateway.config.nodes import Node, Path, parse_path, plain, walk
+from gateway.config.references import References
+from gateway.config.suggest import unknown_key
+from gateway.config.validate import Validator
+from gateway.errors import ConfigError
+
+__all__ = ["ConfigErrors", "Configuration", "Issue", "load"]
+
+_ROUTE_FIELDS: Final = frozenset(RouteConfig.model_fields) - {"policies", "plugins"}
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A configuration that can be used.
+
+    `files` are all that were read: sources, files of references, plugins. `directories` are those
+    where a new file would be included. `fingerprint` changes whenever any of it, or a referenced
+    value, does.
+    """
+
+    gateway: GatewayConfig
+    files: list[FilePath]
+    directories: list[FilePath]
+    fingerprint: str
+    warnings: list[Issue]
+    base_dir: FilePath
+    _root: Node = field(repr=False)
+
+    def locate(self, path: str) -> str:
+        """Where `path`, such as `routes[2].cors`, was written: `file:line:column`.
+
+        A policy that a route inherits is found in its profile or in the defaults; what stands
+        nowhere, at the deepest key above it.
+        """
+        return find(self._root, parse_path(path)).position
+
+
+def load(
+    path: str | os.PathLike[str], catalog: Catalog, environ: Mapping[str, str]
+) -> Configuration:
+    """Read the configuration at `path`. Raises ConfigErrors with everything that is wrong."""
+    file = os.fspath(path)
+    base_dir = FilePath(file.replace("\0", "")).absolute().parent
+    issues: list[Issue] = []
+    references = References(environ, base_dir)
+    sources = Sources(references, issues)
+    sources.read(file)
+    if sources.root is None:
+        raise ConfigErrors(issues)
+    return _Loader(sources, references, base_dir, issues).load(catalog)
+
+
+class _Loader:
+    """One run over one tree of nodes."""
+
+    def __init__(
+        self, sources: Sources, references: References, base_dir: FilePath, issues: list[Issue]
+    ) -> None:
+        assert sources.root is not None
+        self._root = sources.root
+        self._sources = sources
+        self._references = references
+        self._base_dir = base_dir
+        self._issues = issues
+        self._validator = Validator(base_dir, issues)
+        self._complete = sources.complete
+
+    def load(self, catalog: Catalog) -> Configuration:
+        specs = self._specs(catalog)
+        layers = Layers(specs, self._validator, complete=self._complete)
+        sections: dict[str, Any] = {
+            "server": self._server(),
+            "telemetry": self._telemetry(),
+            "upstreams": self._upstreams(),
+        }
+        self._read_layers(layers)
+        sections["defaults"] = layers.defaults.as_mapping()
+        sections["profiles"] = {name: layer.as_mapping() for name, layer in layers.profiles.items()}
+        sections["routes"] = self._routes(layers)
+        gateway = self._assemble(sections)
+        if self._issues or gateway is None:
+            raise ConfigErrors(self._issues)
+        warnings = lint(
+            gateway, lambda path: find(self._root, path), has_deadline="timeout" in specs
+        )
+        files = [FilePath(name) for name in self._sources.contents]
+        files += [*self._references.files, *self._plugin_files(gateway.plugins)]
+        return Configuration(
+            gateway=gateway,
+            files=files,
+            directories=self._sources.directories,
+            fingerprint=self._fingerprint(gateway.plugins),
+            warnings=warnings,
+            base_dir=self._base_dir,
+            _root=self._root,
+        )
+
+    def _specs(self, catalog: Catalog) -> Mapping[str, PolicySpec]:
+        """Every policy; the built-in ones alone if a plugin can't be loaded."""
+        node = top_level(self._root, "plugins")
+        names: list[str] = []
+        if node is not None and isinstance(node.value, list):
+            names = [child.value for child in node.value if isinstance(child.value, str)]
+        try:
+            return catalog(names, self._base_dir)
+        except ConfigErrors as error:
+            self._issues += error.issues
+        except ConfigError as error:
+            path = parse_path(error.path) or ("plugins",)
+            found, _ = walk(self._root, path)
+            self._validator.report(found, path, error.message)
+        self._complete = False
+        return catalog([], self._base_dir)
+
+    def _section(self, key: str) -> Node | None:
+        node: Node | None = top_level(self._root, key)
+        return node
+
+    def _server(self) -> ServerConfig | None:
+        node = self._section("server")
+        if node is None:
+            return ServerConfig()
+        server = self._validator.validate(ServerConfig, node, ("server",))
+        if server is not None:
+            check_server(server, self._root, self._validator)
+        return server
+
+    def _telemetry(self) -> TelemetryConfig | None:
+        node = self._section("telemetry")
+        if node is None:
+            return TelemetryConfig()
+        data = self._without_later(node, later.TELEMETRY, ("telemetry",))
+        return self._validator.validate(TelemetryConfig, node, ("telemetry",), data)
+
+    def _upstreams(self) -> dict[str, UpstreamConfig]:
+        node = self._section("upstreams")
+        if node is None:
+            return {}
+        if not isinstance(node.value, dict):
+            self._validator.report(node, ("upstreams",), "expected a mapping of upstreams by name")
+            return {}
+        upstreams: dict[str, UpstreamConfig] = {}
+        for name, child in node.value.items():
+            path: Path = ("upstreams", name)
+            data = self._without_later(child, later.UPSTREAM, path)
+            balance = data.get("balance") if isinstance(data, dict) else None
+            if isinstance(balance, str) and later.BALANCE.fullmatch(balance):
+                place = child.value["balance"]
+                self._validator.report(place, (*path, "balance"), later.MESSAGE)
+                del data["balance"]
+            upstream = self._validator.validate(UpstreamConfig, child, path, data)
+            if upstream is not None:
+                upstreams[name] = upstream
+        return upstreams
+
+    def _without_later(self, node: Node, names: frozenset[str], path: Path) -> Any:
+        """The node's data without keys that are not available yet; each is complained about."""
+        data = plain(node)
+        if isinstance(data, dict):
+            for key in names & data.keys():
+                self._validator.report_key(node, (*path, key), later.MESSAGE)
+                del data[key]
+        return data
+
+    def _read_layers(self, layers: Layers) -> None:
+        defaults = self._section("defaults")
+        if defaults is not None:
+            layers.read_defaults(defaults)
+        profiles = self._section("profiles")
+        if profiles is not None:
+            layers.read_profiles(profiles)
+
+    def _routes(self, layers: Layers) -> list[RouteConfig]:
+        node = self._section("routes")
+        if node is None:
+            return []
+        if not isinstance(node.value, list):
+            self._validator.report(node, ("routes",), "expected a list of routes")
+            return []
+        routes = [self._route(child, ("routes", i), layers) for i, child in enumerate(node.value)]
+        check_names(self._root, node, self._validator, complete=self._sources.complete)
+        return [route for route in routes if route is not None]
+
+    def _route(self, node: Node, path: Path, layers: Layers) -> RouteConfig | None:
+        if not isinstance(node.value, dict):
+            self._validator.report(node, path, "expected a mapping with name, match and more")
+            return None
+        own, rest = layers.split(node, path, _ROUTE_FIELDS)
+        for key in rest:
+            if key in later.ROUTE:
+                self._validator.report_key(node, (*path, key), later.MESSAGE)
+            else:
+                known = _ROUTE_FIELDS | layers.keys
+                self._issues.append(unknown_key(node, path, key, known))
+        data = {key: plain(node.value[key]) for key in node.value if key in _ROUTE_FIELDS}
+        uses = data.get("use")
+        names = (
+            tuple(name for name in uses if isinstance(name, str))
+            if (isinstance(uses, list))
+            else ()
+        )
+        data["policies"], data["plugins"] = layers.merge(own, names)
+        route = self._validator.validate(RouteConfig, node, path, data)
+        if route is not None:
+            check_rewrite(route, node, path, self._validator)
+        return route
+
+    def _assemble(self, sections: dict[str, Any]) -> GatewayConfig | None:
+        for key in ("version", "include", "plugins"):
+            node = self._section(key)
+            if node is not None:
+                sections[key] = plain(node)
+        present = {key: value for key, value in sections.items() if value is not None}
+        return self._validator.validate(GatewayConfig, self._root, (), present)
+
+    def _plugin_files(self, plugins: list[str]) -> list[FilePath]:
+        paths = [self._base_dir / name for name in plugins if name.endswith(".py")]
+        return [path for path in paths if path.is_file()]
+
+    def _fingerprint(self, plugins: list[str]) -> str:
+        digest = hashlib.sha256()
+        parts: list[tuple[str, bytes]] = [*self._sources.contents.items()]
+        parts += [(name, text.encode()) for name, text in sorted(self._references.used.items())]
+        for path in self._plugin_files(plugins):
+            try:
+                parts.append((path.name, path.read_bytes()))
+            except OSError:
+                # The plugin was loaded a moment ago; a reload will tell what became of it.
+                parts.append((path.name, b""))
+        for name, content in parts:
+            # Lengths keep two neighbouring parts from being read as one.
+            digest.update(b"%d %d " % (len(name.encode()), len(content)))
+            digest.update(name.encode())
+            digest.update(content)
+        return digest.hexdigest()
+
+
+def find(root: Node, path: Path) -> Node:
+    """The node at `path`, or where a route inherits it from, or the deepest key above it."""
+    node, taken = walk(root, path)
+    if len(path) < 3 or path[0] != "routes" or len(taken) != 2:
+        return node
+    uses = node.value.get("use") if isinstance(node.value, dict) else None
+    names = [child.value for child in uses.value] if uses and isinstance(uses.value, list) else []
+    for place in (*(("profiles", name) for name in reversed(names)), ("defaults",)):
+        inherited, steps = walk(root, (*place, *path[2:]))
+        if len(steps) > len(place):
+            return inherited
+    return node

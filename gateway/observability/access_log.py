@@ -1,0 +1,208 @@
+"""The access log: one JSON object a line for every exchange, redacted, never in the way.
+
+Owns what a line says. How lines reach the descriptor is `sink.py`; what is a secret is
+`redact.py`. Fields that have nothing to say are left out. Times are in milliseconds with three
+decimals, sizes in bytes of body.
+
+Sampling leaves out only what went well: an exchange with an error code or a status of 500 and
+above is always logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from gateway.clock import Clock
+from gateway.errors import ConfigError
+from gateway.message import Exchange
+from gateway.observability.metrics import Metrics
+from gateway.observability.redact import MASK, QueryRedactor, ascii_json
+from gateway.observability.sink import LineSink, open_path, writer_for
+
+if TYPE_CHECKING:
+    from gateway.config.model import AccessLogConfig, RedactConfig
+
+CLOSE_TIMEOUT_S: Final = 1.0
+_STANDARD: Final = {"stdout": 1, "stderr": 2}
+_LOGGED_HEADERS: Final = frozenset({"host", "user-agent"})
+
+
+class Line(msgspec.Struct, omit_defaults=True, gc=False):
+    """One line, in the order in which its fields are written. What is optional has a default."""
+
+    ts: str
+    method: str
+    path: str
+    status: int
+    duration_ms: float
+    overhead_ms: float
+    bytes_in: int
+    bytes_out: int
+    generation: int
+    http_version: str
+    route: str = ""
+    query: str = ""
+    host: str = ""
+    client: str = ""
+    consumer: str = ""
+    user_agent: str = ""
+    correlation_id: str = ""
+    trace_id: str = ""
+    upstream: str = ""
+    target: str = ""
+    upstream_status: int = 0
+    upstream_ms: float = 0.0
+    code: str = ""
+    source: str = ""
+    transient: bool | None = None
+    detail: str = ""
+    reported: list[str] | None = None
+
+
+class AccessLog:
+    """Writes a line for every exchange it is given. One for a process, across reloads.
+
+    A path is taken from the working directory if it is relative, and opened anew by `reopen` after
+    a rotation. Raises ConfigError if it can't be opened.
+    """
+
+    def __init__(
+        self,
+        config: AccessLogConfig,
+        redact: RedactConfig,
+        clock: Clock,
+        metrics: Metrics,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self._path = Path(config.to) if config.to not in _STANDARD else None
+        self._metrics = metrics
+        self._wall = clock.wall
+        self._random = random
+        self._sample = config.sample
+        self._query = QueryRedactor(redact.query)
+        self._hides = _LOGGED_HEADERS & {name.lower() for name in redact.headers}
+        self._encode: Callable[[list[Line]], bytes] = msgspec.json.Encoder().encode_lines
+        self._tick = -1
+        self._stamp = ""
+        self._lines: list[Line] = []
+        try:
+            writer = open_path(self._path) if self._path else writer_for(_STANDARD[config.to])
+        except OSError as error:
+            message = f"can't write to {config.to}: {error.strerror or error}"
+            raise ConfigError(message, "telemetry.access_log.to") from error
+        self._sink = LineSink(writer, self._dropped)
+
+    def _dropped(self, lines: int) -> None:
+        self._metrics.access_log_dropped += lines
+
+    def write(self, exchange: Exchange, seconds: float) -> None:
+        """Log an exchange that took `seconds`, if the sample takes it."""
+        error = exchange.error
+        status = exchange.response_status
+        if self._sample < 1.0 and error is None and status < 500 and self._random() >= self._sample:
+            return
+        tick = int(self._wall() * 1000)
+        if tick != self._tick:
+            self._tick = tick
+            self._stamp = _timestamp(tick)
+        request = exchange.request
+        query = request.query
+        agent = request.headers.get(b"user-agent")
+        trace = exchange.trace
+        principal = exchange.principal
+        busy = exchange.upstream_seconds
+        line = Line(
+            self._stamp,
+            request.method,
+            request.path,
+            status,
+            seconds * 1e6 // 1 / 1000,
+            (seconds - busy) * 1e6 // 1 / 1000,
+            exchange.bytes_in,
+            exchange.bytes_out,
+            exchange.generation,
+            request.http_version,
+            exchange.route,
+            self._query(query) if query else "",
+            request.host,
+            request.client,
+            principal.consumer if principal is not None else "",
+            agent.decode("ascii", "backslashreplace") if agent is not None else "",
+            exchange.correlation_id,
+            trace.trace_id if trace is not None else "",
+            exchange.upstream,
+            exchange.target,
+            exchange.upstream_status,
+            busy * 1e6 // 1 / 1000,
+        )
+        if error is not None:
+            line.code = error.code
+            line.source = error.source.value
+            line.transient = error.transient
+            line.detail = exchange.error_detail
+        if exchange.reported is not None:
+            line.reported = exchange.reported
+        if self._hides:
+            self._hide(line)
+        lines = self._lines
+        if not lines:
+            asyncio.get_running_loop().call_soon(self._flush)
+        lines.append(line)
+
+    def _flush(self) -> None:
+        """Write the lines of this turn of the loop, encoded together."""
+        lines = self._lines
+        if not lines:
+            return
+        self._lines = []
+        try:
+            block = self._encode(lines)
+        except UnicodeEncodeError:
+            block = self._encode([_without_surrogates(line) for line in lines])
+        if not block.isascii() or 0x7F in block:
+            block = b"".join(ascii_json(line) + b"\n" for line in block.split(b"\n")[:-1])
+        self._sink.write(block)
+
+    def _hide(self, line: Line) -> None:
+        if "user-agent" in self._hides and line.user_agent:
+            line.user_agent = MASK
+        if "host" in self._hides and line.host:
+            line.host = MASK
+
+    def reopen(self) -> None:
+        """Open the file anew, if the log goes to a file. Raises OSError; then the old one stays."""
+        if self._path is not None:
+            writer = open_path(self._path)
+            self._flush()
+            self._sink.replace(writer)
+
+    async def aclose(self) -> None:
+        """Write what waits, at most a second long, and let go. Calling it twice is fine."""
+        self._flush()
+        await self._sink.aclose(CLOSE_TIMEOUT_S)
+
+
+def _timestamp(milliseconds: int) -> str:
+    """RFC 3339 in UTC with milliseconds, from milliseconds of the Unix epoch."""
+    second, rest = divmod(milliseconds, 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{rest:03d}Z"
+
+
+def _without_surrogates(line: Line) -> Line:
+    r"""Bytes that were no UTF-8 when a server decoded them, shown as `\udcNN`."""
+    for name in Line.__struct_fields__:
+        value = getattr(line, name)
+        if isinstance(value, str):
+            setattr(line, name, value.encode("utf-8", "backslashreplace").decode())
+    if line.reported is not None:
+        line.reported = [
+            each.encode("utf-8", "backslashreplace").decode() for each in line.reported
+        ]
+    return line

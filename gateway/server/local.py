@@ -1,0 +1,192 @@
+"""Serves traffic in this process: the runtime, the public listener, and what a reload changes there.
+
+The only process with `workers: 1`, and the inside of every worker otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from socket import socket
+from typing import Any, Final
+
+from gateway.admin import describe
+from gateway.admin.control import Check, Explanation, RouteInfo, WorkerInfo
+from gateway.app import Gateway
+from gateway.config.loader import Configuration
+from gateway.errors import ErrorCode
+from gateway.observability.snapshot import Snapshot as MetricsSnapshot
+from gateway.runtime import Loaded, Runtime, Snapshot
+from gateway.server.factory import HttpFactory
+from gateway.server.serving import Listener, url_of
+from gateway.server.settings import ServerSettings
+from gateway.server.tls import server_context
+
+logger = logging.getLogger("gateway.server")
+
+_LAG_EVERY_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A configuration built and started, but not serving yet."""
+
+    snapshot: Snapshot
+    tls: ssl.SSLContext | None
+
+
+class LocalPlane:
+    """The data path of one process. It owns `sockets`, which are bound, and `runtime`.
+
+    `stock` puts uvicorn's own HTTP implementation in front instead of the lean protocol.
+    """
+
+    def __init__(self, runtime: Runtime, sockets: list[socket], *, stock: bool = False) -> None:
+        self.runtime = runtime
+        self._sockets = sockets
+        self._stock = stock
+        self._server = ServerSettings(on_refused=self._refused)
+        self._http = HttpFactory(self._server, runtime.clock)
+        self._listener: Listener | None = None
+        self._lag: asyncio.Task[None] | None = None
+        self._withdrawn = False
+        runtime.metrics.before_snapshot.append(self._gauges)
+
+    async def apply(self, loaded: Loaded) -> int:
+        """Serve `loaded`; the first time, open the listener. Raises ConfigError."""
+        prepared = await self.prepare(loaded, self.runtime.generation + 1)
+        await self.commit(prepared)
+        return self.runtime.generation
+
+    async def prepare(self, loaded: Loaded, generation: int) -> Prepared:
+        """Build and start everything beside what serves. Raises ConfigError."""
+        tls = loaded.configuration.gateway.server.tls
+        # Blocking reads of three small files, and first, because nothing must be undone then.
+        context = server_context(tls) if tls is not None else None
+        return Prepared(await self.runtime.prepare(loaded, generation), context)
+
+    async def commit(self, prepared: Prepared) -> None:
+        """Serve what was prepared."""
+        self.runtime.commit(prepared.snapshot)
+        self._follow(prepared.snapshot.configuration)
+        if self._listener is None:
+            await self._open(prepared.tls)
+        elif prepared.tls is not None:
+            self._listener.replace_tls(prepared.tls)
+
+    async def abandon(self, prepared: Prepared) -> None:
+        """Undo `prepare`."""
+        await self.runtime.abandon(prepared.snapshot)
+
+    def addresses(self) -> Sequence[str]:
+        server = self.runtime.snapshot.configuration.gateway.server
+        scheme = "http" if server.tls is None else "https"
+        # Sockets of one port (one for each worker) are one address.
+        return list(dict.fromkeys(url_of(each, scheme) for each in self._sockets))
+
+    def ready(self) -> bool:
+        return self._listener is not None and not self._withdrawn
+
+    def checks(self) -> Sequence[Check]:
+        detail = "draining" if self._withdrawn else ""
+        return [Check("listener", self.ready(), detail)]
+
+    def withdraw(self) -> None:
+        self._withdrawn = True
+        self.runtime.ready = False
+        # From now on every answer is the last one on its connection.
+        self._http.draining = True
+
+    async def drain(self, timeout: float, force: asyncio.Event) -> None:
+        self.withdraw()
+        if self._listener is not None:
+            await self._listener.stop(timeout, force)
+
+    async def aclose(self) -> None:
+        if self._lag is not None:
+            self._lag.cancel()
+        if self._listener is not None:
+            await self._listener.stop(0.0, asyncio.Event())
+        for each in self._sockets:
+            each.close()
+        await self.runtime.aclose()
+
+    async def adopt(self, key: int, sock: socket) -> None:
+        """Also accept connections on the socket of another worker, until `release(key)`."""
+        if self._listener is not None:
+            await self._listener.adopt(key, sock)
+
+    def release(self, key: int) -> None:
+        """Leave the socket to its worker again."""
+        if self._listener is not None:
+            self._listener.release(key)
+
+    def reopen_logs(self) -> None:
+        """Open the access log's file anew, after it was rotated."""
+        log = self.runtime.snapshot.access_log
+        if log is None:
+            return
+        try:
+            log.reopen()
+        except OSError as error:
+            logger.error("can't open the access log anew: %s", error)
+
+    async def routes(self) -> Sequence[RouteInfo]:
+        return describe.route_infos(self.runtime.snapshot)
+
+    async def upstreams(self) -> Sequence[dict[str, Any]]:
+        return [each.status() for each in self.runtime.snapshot.upstreams.values()]
+
+    async def explain(self, method: str, url: str) -> Explanation:
+        return describe.explain(self.runtime.snapshot, method, url)
+
+    async def metrics_snapshot(self) -> MetricsSnapshot:
+        return self.runtime.metrics.snapshot()
+
+    async def workers(self) -> Sequence[WorkerInfo]:
+        snapshot = self.runtime.snapshot
+        fingerprint = snapshot.configuration.fingerprint
+        return [WorkerInfo(os.getpid(), snapshot.generation, self.ready(), fingerprint)]
+
+    async def _open(self, tls: ssl.SSLContext | None) -> None:
+        timeouts = self.runtime.snapshot.configuration.gateway.server.timeouts
+        http: Any = "auto" if self._stock else self._http
+        listener = Listener(
+            Gateway(self.runtime), http, tls=tls, keep_alive=timeouts.keep_alive
+        )
+        await listener.start(self._sockets)
+        self._listener = listener
+        self.runtime.ready = True
+        self._lag = asyncio.create_task(self._measure_lag())
+
+    def _follow(self, configuration: Configuration) -> None:
+        """Have connections, open ones too, go by the limits and time-outs of `configuration`."""
+        server, own = configuration.gateway.server, self._server
+        own.head_bytes = server.limits.headers
+        own.header_count = server.limits.header_count
+        own.target_bytes = server.limits.target
+        own.connections = server.limits.connections
+        own.headers_timeout = server.timeouts.headers
+        own.body_idle_timeout = server.timeouts.body_idle
+        own.keep_alive_timeout = server.timeouts.keep_alive
+
+    def _refused(self, kind: ErrorCode, detail: str, client: str) -> None:
+        self.runtime.metrics.refused(kind.code)
+        logger.info("refused", extra={"code": kind.code, "detail": detail, "client": client})
+
+    def _gauges(self) -> None:
+        metrics = self.runtime.metrics
+        if self._listener is not None:
+            metrics.connections_open = len(self._listener.server_state.connections)
+
+    async def _measure_lag(self) -> None:
+        """Note how late the event loop is: what one busy piece of code does to everybody."""
+        monotonic, metrics = self.runtime.clock.monotonic, self.runtime.metrics
+        while True:
+            before = monotonic()
+            await asyncio.sleep(_LAG_EVERY_S)
+            metrics.loop_lag = max(metrics.loop_lag, monotonic() - before - _LAG_EVERY_S)

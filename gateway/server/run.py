@@ -1,0 +1,114 @@
+"""From settings to a running gateway: load, bind, choose one process or several, run to the exit.
+
+The only place that knows all parts of the process; the command `run` is a thin shell around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from socket import socket
+from typing import TYPE_CHECKING
+
+from gateway import __version__
+from gateway.clock import Clock, SystemClock
+from gateway.config.types import Address
+from gateway.observability.metrics import Metrics
+from gateway.runtime import Loaded, Runtime
+from gateway.server.bind import bind, unlink_unix
+from gateway.server.exits import Exit
+from gateway.server.factory import HttpFactory
+from gateway.server.plane import Plane
+from gateway.server.process import AdminPort, Process
+from gateway.server.reload import issue_info, issue_line
+from gateway.server.serving import Listener, close_all, url_of
+from gateway.server.settings import ServerSettings
+from gateway.server.sources import load_configuration, worker_count
+from gateway.settings import Settings, derive_instance, unknown_settings
+
+if TYPE_CHECKING:
+    from gateway.config.model import ServerConfig
+    from gateway.server.control import ProcessControl
+
+logger = logging.getLogger("gateway")
+
+
+def run(settings: Settings, *, stock: bool = False) -> Exit:
+    """Run the gateway until a signal ends it.
+
+    `stock` serves with uvicorn's own HTTP implementation. Raises ConfigErrors, ConfigError and
+    StartupError, each before anything was served.
+    """
+    loaded = load_configuration(settings, os.environ)
+    for line in unknown_settings(os.environ):
+        logger.warning("%s", line)
+    for issue in loaded.configuration.warnings:
+        logger.warning("%s", issue_line(issue_info(issue)))
+    server = loaded.configuration.gateway.server
+    workers = worker_count(settings, server)
+    made: list[Address] = []
+    sockets: list[socket] = []
+    try:
+        groups = bind(server.listen, "server.listen", workers)
+        made.append(server.listen)
+        sockets += [each for group in groups for each in group]
+        admin: list[socket] = []
+        if server.admin is not None:
+            [admin] = bind(server.admin, "server.admin")
+            made.append(server.admin)
+            sockets += admin
+        return _serve(settings, loaded, groups, admin, stock=stock)
+    finally:
+        close_all(sockets)
+        for address in made:
+            unlink_unix(address)
+
+
+def _serve(
+    settings: Settings,
+    loaded: Loaded,
+    groups: list[list[socket]],
+    admin: list[socket],
+    *,
+    stock: bool,
+) -> Exit:
+    import uvloop
+
+    instance = settings.instance or derive_instance(url_of(groups[0][0], "http"))
+    clock = SystemClock()
+
+    async def main() -> Exit:
+        plane, metrics = _plane(settings, groups, instance, clock, stock=stock)
+        port = _admin_port(admin, loaded.configuration.gateway.server) if admin else None
+        process = Process(settings, loaded, plane, port, clock=clock, metrics=metrics)
+        return await process.run()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main())
+
+
+def _plane(
+    settings: Settings, groups: list[list[socket]], instance: str, clock: Clock, *, stock: bool
+) -> tuple[Plane, Metrics]:
+    if len(groups) == 1:
+        from gateway.server.local import LocalPlane
+
+        runtime = Runtime(clock=clock, version=__version__, instance=instance)
+        return LocalPlane(runtime, groups[0], stock=stock), runtime.metrics
+    from gateway.server.fleet import Fleet, FleetOptions
+
+    metrics = Metrics(clock, __version__)
+    options = FleetOptions(instance, stock)
+    return Fleet(settings, groups, options, clock=clock, metrics=metrics), metrics
+
+
+def _admin_port(sockets: list[socket], server: ServerConfig) -> AdminPort:
+    token = server.admin_token.get_secret_value() if server.admin_token is not None else None
+
+    def listener(control: ProcessControl) -> Listener:
+        from gateway.admin.app import create_app
+
+        return Listener(create_app(control, token=token), HttpFactory(ServerSettings()))
+
+    return AdminPort(sockets, url_of(sockets[0], "http"), listener)

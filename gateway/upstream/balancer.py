@@ -1,0 +1,125 @@
+"""Which target gets the next request. Pure state machines: no clock, no I/O, no exchange.
+
+A balancer is asked with the targets that were tried already, so that a failed connect moves on to
+another one. A target of weight 0 takes no traffic, as long as there is another.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Sequence
+from math import gcd
+from typing import Final, Protocol
+
+from gateway.upstream.target import Target
+
+_MAX_CYCLE: Final = 10_000
+
+
+class Balancer(Protocol):
+    """Chooses among the targets it was built with."""
+
+    def choose(self, tried: Collection[Target] = ()) -> Target | None:
+        """The target for the next attempt, or None if each of them is in `tried`."""
+        ...
+
+
+def smooth_cycle(weights: Sequence[int]) -> list[int]:
+    """One whole period of smooth weighted round robin, as indices into `weights`.
+
+    With weights 5, 1, 1 it is 0 0 1 0 2 0 0: no target gets its share in one burst. Weights are
+    reduced to at most 10,000 turns in all; a weight above 0 keeps at least one.
+    """
+    divisor = gcd(*weights) or 1
+    turns = [weight // divisor for weight in weights]
+    total = sum(turns)
+    if total > _MAX_CYCLE:
+        turns = [max(1, turn * _MAX_CYCLE // total) if turn else 0 for turn in turns]
+        total = sum(turns)
+    current = [0] * len(turns)
+    cycle = []
+    for _ in range(total):
+        for index, turn in enumerate(turns):
+            current[index] += turn
+        best = max(range(len(turns)), key=current.__getitem__)
+        current[best] -= total
+        cycle.append(best)
+    return cycle
+
+
+class RoundRobin:
+    """Smooth weighted round robin. It starts anywhere, so that workers do not march in step."""
+
+    __slots__ = ("_cycle", "_next", "_targets")
+
+    def __init__(self, targets: Sequence[Target], random: random.Random) -> None:
+        self._targets = targets
+        self._cycle = [targets[i] for i in smooth_cycle([target.weight for target in targets])]
+        self._next = random.randrange(len(self._cycle)) if self._cycle else 0
+
+    def choose(self, tried: Collection[Target] = ()) -> Target | None:
+        """The next target in the cycle that was not tried."""
+        cycle = self._cycle
+        for _ in cycle:
+            self._next += 1
+            if self._next >= len(cycle):
+                self._next = 0
+            target = cycle[self._next]
+            if target not in tried:
+                return target
+        return _first_left(self._targets, tried)
+
+
+class LeastRequests:
+    """The target with the fewest active exchanges for its weight; ties take turns."""
+
+    __slots__ = ("_next", "_targets")
+
+    def __init__(self, targets: Sequence[Target], random: random.Random) -> None:
+        self._targets = targets
+        self._next = random.randrange(len(targets))
+
+    def choose(self, tried: Collection[Target] = ()) -> Target | None:
+        """The least loaded target that was not tried."""
+        targets = self._targets
+        count = len(targets)
+        self._next = first = (self._next + 1) % count
+        best: Target | None = None
+        lowest = 0.0
+        for offset in range(count):
+            target = targets[(first + offset) % count]
+            if target.weight == 0 or target in tried:
+                continue
+            # One more than active, so that an idle target of weight 2 goes before one of weight 1.
+            load = (target.active + 1) / target.weight
+            if best is None or load < lowest:
+                best, lowest = target, load
+        return best or _first_left(targets, tried)
+
+
+def _first_left(targets: Sequence[Target], tried: Collection[Target]) -> Target | None:
+    if any(target.weight for target in targets):
+        return None
+    return next((target for target in targets if target not in tried), None)
+
+
+def make_balancer(kind: str, targets: Sequence[Target], random: random.Random) -> Balancer:
+    """The balancer for `round_robin` or `least_requests`; a lone target needs no decision."""
+    if len(targets) == 1:
+        return Only(targets[0])
+    kinds: dict[str, type[RoundRobin] | type[LeastRequests]]
+    kinds = {"round_robin": RoundRobin, "least_requests": LeastRequests}
+    return kinds[kind](targets, random)
+
+
+class Only:
+    """The one target there is."""
+
+    __slots__ = ("_target",)
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    def choose(self, tried: Collection[Target] = ()) -> Target | None:
+        """The target, unless it was tried."""
+        return None if self._target in tried else self._target

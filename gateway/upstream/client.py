@@ -1,0 +1,358 @@
+"""The facade of this package: one upstream, with its targets, pools, DNS and TLS.
+
+It joins the parts: choose a target, get a connection, send, and decide whether a failure may be
+tried once more. Two retries are made here and no other: another target when connecting failed, and
+a fresh connection when a reused one turned out dead, each only while that can't do anything twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random as random_module
+from typing import Any, Final
+
+from gateway.clock import Clock
+from gateway.config.model import UpstreamConfig
+from gateway.errors import GatewayError, UpstreamError
+from gateway.message import Exchange, RawHeaders, Response
+from gateway.observability.metrics import Metrics
+from gateway.upstream.balancer import make_balancer
+from gateway.upstream.connection import StaleConnection, UpstreamConnection
+from gateway.upstream.connector import Connector
+from gateway.upstream.headers import (
+    RequestFields,
+    declared_length,
+    encode_head,
+    framing_fields,
+    last_hop,
+    streaming_fields,
+)
+from gateway.upstream.pool import Pool
+from gateway.upstream.resolver import Resolver
+from gateway.upstream.target import Target
+from gateway.upstream.tls import ClientTls
+from gateway.upstream.upload import Upload
+from gateway.upstream.websocket import open_websocket
+
+BODY_IDLE_S: Final = 30.0
+_SWEEP_S: Final = 5.0
+# RFC 9110 section 9.2.2: doing these twice is doing them once.
+_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+
+
+class Upstream:
+    """A service and the ways to it. It outlives reloads as long as its configuration is equal.
+
+    `body_idle` is how long a body may stand still in either direction, in seconds; event streams
+    may be silent for longer. `pseudonym` names this gateway in Via. `resolver` replaces the one
+    that asks the system.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: UpstreamConfig,
+        *,
+        clock: Clock,
+        random: random_module.Random,
+        pseudonym: str,
+        metrics: Metrics | None = None,
+        body_idle: float = BODY_IDLE_S,
+        resolver: Resolver | None = None,
+    ) -> None:
+        self.name = name
+        self._config = config
+        self._clock = clock
+        self._now = clock.monotonic
+        self._fields = RequestFields(pseudonym)
+        self._resolver = resolver or Resolver(clock)
+        self._connector = Connector(self._resolver, config.connect_timeout)
+        server_name = (config.tls.server_name if config.tls else None) or ""
+        self.targets = [Target(each.url, each.weight, server_name) for each in config.targets]
+        self._balancer = make_balancer(config.balance, self.targets, random)
+        self._choose = self._balancer.choose
+        self._pools = {target: self._pool(target, body_idle) for target in self.targets}
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._metrics = metrics
+        if metrics is not None:
+            metrics.before_snapshot.append(self._publish)
+
+    def _pool(self, target: Target, body_idle: float) -> Pool:
+        connections = self._config.connections
+        return Pool(
+            target,
+            self._connector,
+            self._clock,
+            limit=connections.max,
+            keep_alive=connections.keep_alive,
+            body_idle=body_idle,
+        )
+
+    async def start(self) -> None:
+        """Read the TLS files, and begin to look up names without waiting for them.
+
+        Raises ConfigError if a file can't be used; an upstream that is down is no error. Starting
+        again does nothing but `reload_tls`.
+        """
+        if self._sweeper is not None:
+            self.reload_tls()
+            return
+        if any(target.address.tls for target in self.targets):
+            self._connector.tls = ClientTls(self._config.tls, f"upstreams.{self.name}.tls")
+        self._sweep()
+
+    def reload_tls(self) -> bool:
+        """Use changed TLS files for new connections; True if they had changed.
+
+        Raises ConfigError, and keeps the old ones, if they can't be used.
+        """
+        tls = self._connector.tls
+        return tls is not None and tls.reload()
+
+    async def send(
+        self, exchange: Exchange, method: str, target: bytes, host: str = "preserve"
+    ) -> Response:
+        """Send the exchange's request to one of the targets, and give back the answer's beginning.
+
+        `target` is the request target on the wire, `host` the rule for the Host field, as in
+        `RequestFields.make`. Sets `upstream`, `target` and `upstream_status` on the exchange and
+        adds to `upstream_seconds`. The caller closes the response. Cancelled, it leaves nothing
+        behind. Raises UpstreamError; ClientError if the request's body broke off; GatewayError.
+        """
+        request = exchange.request
+        if method == "TRACE" or method == "OPTIONS":
+            answer = last_hop(request)
+            if answer is not None:
+                return answer
+        fields = self._fields.make(request, host)
+        began = self._now()
+        chosen = self._choose()
+        assert chosen is not None, "nothing was tried yet"
+        exchange.upstream = self.name
+        exchange.target = chosen.label
+        connection = self._pools[chosen].take(began)
+        if connection is None:
+            connection = await self._connect(exchange, chosen, began)
+        while True:
+            waiter = self._begin(connection, exchange, method, target, fields, began)
+            try:
+                return await waiter
+            except StaleConnection as stale:
+                self._count(exchange, connection.target, stale, began)
+                if method not in _IDEMPOTENT or request.body is None:
+                    raise
+            except UpstreamError as error:
+                self._count(exchange, connection.target, error, began)
+                raise
+            except BaseException:
+                connection.abandon(waiter)
+                raise
+            began = self._now()
+            connection = await self._reconnect(exchange, connection.target, began)
+
+    def _begin(
+        self,
+        connection: UpstreamConnection,
+        exchange: Exchange,
+        method: str,
+        target: bytes,
+        fields: RawHeaders,
+        began: float,
+    ) -> asyncio.Future[Response]:
+        """Write the request. The head is made here, because Host may depend on the target."""
+        request = exchange.request
+        body = request.body
+        chosen = connection.target
+        chosen.requests += 1
+        try:
+            if body is None:
+                length = declared_length(request)
+                framing = streaming_fields(length)
+                head = encode_head(method, target, fields, chosen.authority, framing)
+                waiter = connection.begin(exchange, method, head, b"", began)
+                if request.stream is not None:
+                    connection.attach(Upload(connection, request.stream, length))
+                return waiter
+            framing = framing_fields(method, body)
+            head = encode_head(method, target, fields, chosen.authority, framing)
+        except GatewayError:
+            connection.close()
+            raise
+        return connection.begin(exchange, method, head, body, began)
+
+    async def _connect(
+        self, exchange: Exchange, target: Target, began: float
+    ) -> UpstreamConnection:
+        """A connection to `target`, or to the next target if it can't be reached."""
+        tried: list[Target] = []
+        while True:
+            exchange.target = target.label
+            target.active += 1
+            try:
+                return await self._pools[target].acquire()
+            except UpstreamError as error:
+                tried.append(target)
+                following = self._choose(tried)
+                if following is None:
+                    self._count(exchange, target, error, began)
+                    raise
+                self._count(exchange, target, error, self._now())
+            finally:
+                target.active -= 1
+            target = following
+
+    async def _reconnect(
+        self, exchange: Exchange, target: Target, began: float
+    ) -> UpstreamConnection:
+        """A new connection to the same target, after one that was stale."""
+        target.active += 1
+        try:
+            return await self._pools[target].connect_fresh()
+        except UpstreamError as error:
+            self._count(exchange, target, error, began)
+            raise
+        finally:
+            target.active -= 1
+
+    def _count(
+        self, exchange: Exchange, target: Target, error: UpstreamError, began: float
+    ) -> None:
+        exchange.upstream_seconds += self._now() - began
+        target.failed(error.kind, error.detail, self._clock.wall())
+
+    async def connect_websocket(
+        self, exchange: Exchange, target: bytes, host: str = "preserve"
+    ) -> Response:
+        """Open a WebSocket to one of the targets; see `open_websocket` for what comes back.
+
+        Another target is tried if one can't be reached. Raises UpstreamError.
+        """
+        fields = self._fields.make(exchange.request, host)
+        exchange.upstream = self.name
+        tried: list[Target] = []
+        chosen = self._choose()
+        while True:
+            assert chosen is not None, "the loop ends when each target was tried"
+            exchange.target = chosen.label
+            began = self._now()
+            try:
+                return await self._open_websocket(exchange, chosen, target, fields)
+            except UpstreamError as error:
+                self._count(exchange, chosen, error, began)
+                tried.append(chosen)
+                chosen = self._choose(tried)
+                if error.sent or chosen is None:
+                    raise
+
+    async def _open_websocket(
+        self, exchange: Exchange, chosen: Target, target: bytes, fields: RawHeaders
+    ) -> Response:
+        where = chosen.address
+        address: tuple[str, int] | str = where.path
+        if not where.path:
+            address = ((await self._connector.addresses(chosen))[0], where.port)
+        authority = fields[0][1] if fields[0][0] == b"host" else chosen.authority
+        tls = self._connector.tls
+        chosen.active += 1
+        return await open_websocket(
+            exchange,
+            authority=authority.decode("latin-1"),
+            target=target.decode("latin-1"),
+            headers=fields,
+            address=address,
+            tls=tls.context if tls is not None and where.tls else None,
+            server_name=chosen.server_name or None,
+            connect_timeout=self._config.connect_timeout,
+            release=_Release(chosen),
+        )
+
+    def status(self) -> dict[str, Any]:
+        """What the admin API shows: every target with its connections, counts and last error."""
+        return {
+            "name": self.name,
+            "balance": self._config.balance,
+            "targets": [self._target_status(pool) for pool in self._pools.values()],
+        }
+
+    def _target_status(self, pool: Pool) -> dict[str, Any]:
+        target = pool.target
+        return {
+            "target": target.label,
+            "scheme": "unix" if target.address.path else "https" if target.address.tls else "http",
+            "weight": target.weight,
+            "addresses": self._connector.current_addresses(target),
+            "active": target.active,
+            "idle": len(pool.idle),
+            "open": pool.open,
+            "waiting": pool.waiting,
+            "max_connections": pool.limit,
+            "requests": target.requests,
+            "connects": target.connects,
+            "reuses": target.reuses,
+            "waits": target.waits,
+            "failures": dict(target.failures),
+            "last_error": target.last_error or None,
+            "last_error_at": target.last_error_at or None,
+        }
+
+    def _publish(self) -> None:
+        """Bring the metrics up to date, just before they are read."""
+        if self._metrics is not None:
+            for pool in self._pools.values():
+                series = self._metrics.target(self.name, pool.target.label)
+                pool.target.publish(series, len(pool.idle))
+            if self._closed and not any(target.active for target in self.targets):
+                before = self._metrics.before_snapshot
+                self._metrics.before_snapshot = [each for each in before if each != self._publish]
+
+    def _sweep(self) -> None:
+        now = self._now()
+        for target, pool in self._pools.items():
+            pool.sweep(now, self._connector.current_addresses(target))
+        self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+
+    async def aclose(self) -> None:
+        """Close idle connections; those in use close when their exchange ends.
+
+        What is sent after this still works, on connections that are not kept.
+        """
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for pool in self._pools.values():
+            pool.close()
+        self._closed = True
+        self._publish()
+        await self._resolver.aclose()
+
+    async def drain(self, timeout: float) -> bool:
+        """Wait until no exchange is active, at most `timeout` seconds, then cut what is left.
+
+        True if nothing had to be cut.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
+        while any(target.active for target in self.targets) and loop.time() < until:
+            await asyncio.sleep(0.02)
+        left = any(target.active for target in self.targets)
+        for pool in self._pools.values():
+            pool.abort()
+        return not left
+
+    def __repr__(self) -> str:
+        return f"<Upstream {self.name}: {', '.join(map(repr, self._pools.values()))}>"
+
+
+class _Release:
+    """Ends a target's active exchange, once."""
+
+    __slots__ = ("_target",)
+
+    def __init__(self, target: Target) -> None:
+        self._target: Target | None = target
+
+    def __call__(self) -> None:
+        target, self._target = self._target, None
+        if target is not None:
+            target.active -= 1

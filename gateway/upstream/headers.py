@@ -1,0 +1,271 @@
+"""Which header fields pass, in both directions (RFC 9110 sections 5.6.1, 7.6 and 7.7).
+
+Pure functions over pairs. What frames a body (Content-Length, Transfer-Encoding) belongs to a hop:
+the connection writes it by what it really sends. Values that policies set are theirs; here stand
+only the rules that hold for every route.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Final
+
+from gateway.errors import INTERNAL_ERROR, LOOP_DETECTED, GatewayError
+from gateway.http1.head import ResponseHead, connection_tokens
+from gateway.message import Request, Response
+from gateway.forwarded import FORWARDING_FIELDS, forwarding_fields
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+# RFC 9110 section 7.6.1, and Proxy-*: their meaning ends at this hop.
+_HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+# Never from the client as it stands: this hop frames, expects and addresses by itself.
+_OWN: Final = frozenset({b"content-length", b"expect", b"host", b"http2-settings"})
+# What Connection may not take away: fields that say where a request goes or how its content is to
+# be read, and those that policies wrote before the request came here. `Connection: X-Forwarded-For`
+# and the like are an attack on whoever trusts these fields behind the gateway.
+_UNREMOVABLE: Final = frozenset(
+    {
+        b"authorization",
+        b"cache-control",
+        b"content-encoding",
+        b"content-type",
+        b"cookie",
+        b"traceparent",
+        b"tracestate",
+        b"via",
+    }
+)
+# Fields that policies write about a request, beside the forwarding fields. Most servers turn "-"
+# and "_" into the same variable, so a client could otherwise send a second spelling of them.
+_WRITTEN: Final = frozenset({b"x-correlation-id", b"x-request-id", b"x-user-id"})
+
+# Framing, routing, credentials and the like may not come in a trailer (RFC 9110 section 6.5.1).
+_NO_TRAILER: Final = (
+    _HOP_BY_HOP
+    | _OWN
+    | {
+        b"age",
+        b"authorization",
+        b"cache-control",
+        b"content-encoding",
+        b"content-range",
+        b"content-type",
+        b"date",
+        b"expires",
+        b"location",
+        b"max-forwards",
+        b"pragma",
+        b"range",
+        b"retry-after",
+        b"set-cookie",
+        b"trailer",
+        b"vary",
+        b"warning",
+        b"www-authenticate",
+    }
+)
+_FIELD: Final = b": ".join
+_CONNECTION_TE: Final = (b"connection", b"TE")
+_TE: Final = (b"te", b"trailers")
+
+
+def _spellings(names: frozenset[bytes]) -> frozenset[bytes]:
+    """Every way to write these names with "_" for some or all "-", the right ones left out."""
+    found = set()
+    for name in names:
+        parts = name.split(b"-")
+        for joins in product((b"-", b"_"), repeat=len(parts) - 1):
+            found.add(parts[0] + b"".join(j + p for j, p in zip(joins, parts[1:], strict=True)))
+    return frozenset(found) - names
+
+
+class RequestFields:
+    """Makes the upstream's fields out of the client's.
+
+    `pseudonym` names this gateway in Via. `written` are the lower-case names of further fields that
+    policies write and a client must not imitate or remove.
+    """
+
+    __slots__ = ("_dropped", "_unremovable", "_via", "_via_old", "pseudonym")
+
+    def __init__(self, pseudonym: str, written: frozenset[bytes] = frozenset()) -> None:
+        self.pseudonym = pseudonym.encode("ascii")
+        self._via = (b"via", b"1.1 " + self.pseudonym)
+        self._via_old = (b"via", b"1.0 " + self.pseudonym)
+        names = _WRITTEN | written
+        self._dropped = (
+            _HOP_BY_HOP
+            | _OWN
+            | FORWARDING_FIELDS
+            | _spellings(names | FORWARDING_FIELDS | _HOP_BY_HOP | _OWN)
+        )
+        self._unremovable = _UNREMOVABLE | names
+
+    def make(self, request: Request, host: str) -> RawHeaders:
+        """The fields to send, all but those that frame the body; Host is the first, or absent.
+
+        `host` is `preserve` for the client's Host field, `upstream` for the target's (absent here:
+        the target is not chosen yet), anything else is sent as it stands. Raises
+        GatewayError(LOOP_DETECTED) if this gateway stands in Via already.
+        """
+        headers = request.headers
+        raw = headers.raw
+        fields: RawHeaders = []
+        if host == "preserve":
+            own_host = headers.get(b"host")
+            if own_host:
+                fields.append((b"host", own_host))
+        elif host != "upstream":
+            fields.append((b"host", host.encode("ascii")))
+        dropped = self._dropped
+        if headers.get(b"connection") is not None:
+            dropped = self._dropped_with_connection(raw)
+        fields += [pair for pair in raw if pair[0] not in dropped]
+        fields += forwarding_fields(request)
+        if headers.get(b"via") is not None:
+            self._refuse_loop(raw)
+        fields.append(self._via if request.http_version == "1.1" else self._via_old)
+        if headers.get(b"te") is not None and _wants_trailers(raw):
+            fields.append(_TE)
+            fields.append(_CONNECTION_TE)
+        if request.method in ("OPTIONS", "TRACE") and b"max-forwards" in headers:
+            _count_hop(fields)
+        return fields
+
+    def _dropped_with_connection(self, raw: RawHeaders) -> frozenset[bytes]:
+        named = connection_tokens(raw) - self._unremovable
+        return self._dropped if named <= self._dropped else self._dropped | named
+
+    def _refuse_loop(self, raw: RawHeaders) -> None:
+        for name, value in raw:
+            if name == b"via" and self.pseudonym in value:
+                for member in value.split(b","):
+                    if member.split()[1:2] == [self.pseudonym]:
+                        raise GatewayError(LOOP_DETECTED, sent=False)
+
+
+def _wants_trailers(raw: RawHeaders) -> bool:
+    return any(
+        member.strip(b" \t").lower() == b"trailers"
+        for name, value in raw
+        if name == b"te"
+        for member in value.split(b",")
+    )
+
+
+def _count_hop(fields: RawHeaders) -> None:
+    for index, (name, value) in enumerate(fields):
+        # Zero never comes here, see last_hop; what is no number is not ours to mend.
+        if name == b"max-forwards" and value.isdigit() and len(value) < 10:
+            fields[index] = (name, b"%d" % max(0, int(value) - 1))
+
+
+def last_hop(request: Request) -> Response | None:
+    """The answer to an OPTIONS or TRACE that may go no further (RFC 9110 section 7.6.2), or None.
+
+    TRACE is refused with 405 instead of being reflected: its answer would hold the credentials.
+    """
+    if request.method not in ("OPTIONS", "TRACE"):
+        return None
+    value = request.headers.get(b"max-forwards")
+    if value is None or not value.isdigit() or value.strip(b"0"):
+        return None
+    if request.method == "OPTIONS":
+        return Response(204, [])
+    return Response(405, [(b"allow", b"OPTIONS"), (b"content-length", b"0")])
+
+
+def encode_head(
+    method: str, target: bytes, fields: RawHeaders, authority: bytes, framing: bytes
+) -> bytes:
+    """A request head on the wire. `authority` becomes Host if the fields don't begin with one.
+
+    `framing` is whole field lines, CRLF included. Raises GatewayError(INTERNAL_ERROR) if a name,
+    value or target holds a line end, which would make two requests of one.
+    """
+    block = b"\r\n".join(map(_FIELD, fields))
+    line = b"%b %b HTTP/1.1\r\n" % (method.encode("ascii"), target)
+    if not fields or fields[0][0] != b"host":
+        line += b"host: %b\r\n" % authority
+        lines = 2
+    else:
+        lines = 1
+    head = b"%b%b\r\n%b\r\n" % (line, block, framing) if fields else line + framing + b"\r\n"
+    expected = lines + len(fields) + 1 + (1 if framing else 0)
+    if head.count(b"\n") != expected or head.count(b"\r") != expected or b" " in target:
+        raise GatewayError(INTERNAL_ERROR, "a header field or the target holds a line end", sent=False)
+    return head
+
+
+def framing_fields(method: str, body: bytes) -> bytes:
+    """The Content-Length line for a body that is sent whole; none where no body is expected."""
+    if body:
+        return b"content-length: %d\r\n" % len(body)
+    return b"content-length: 0\r\n" if method in ("POST", "PUT", "PATCH") else b""
+
+
+def declared_length(request: Request) -> int | None:
+    """The size in bytes that the client declared for a body that streams, or None."""
+    value = request.headers.get(b"content-length")
+    return int(value) if value is not None and value.isdigit() else None
+
+
+def streaming_fields(length: int | None) -> bytes:
+    """The line that frames a body which is sent piece by piece."""
+    if length is None:
+        return b"transfer-encoding: chunked\r\n"
+    return b"content-length: %d\r\n" % length
+
+
+def response_headers(head: ResponseHead) -> RawHeaders:
+    """The fields of an upstream's answer that pass to the client.
+
+    Content-Length passes, once, because the server frames by it; not beside a 1xx or 204, where it
+    has no place (RFC 9110 section 8.6).
+    """
+    raw = head.headers
+    index = head.index
+    dropped = _HOP_BY_HOP
+    connection = index.get(b"connection")
+    if connection is not None and connection not in (b"keep-alive", b"close"):
+        dropped = dropped | (connection_tokens(raw) - _UNREMOVABLE - {b"content-length"})
+    if b"content-length" in index and (head.status < 200 or head.status == 204):
+        dropped = dropped | {b"content-length"}
+    fields = [pair for pair in raw if pair[0] not in dropped]
+    if len(index) != len(raw) and b"content-length" in index:
+        length = (b"content-length", index[b"content-length"])
+        if fields.count(length) > 1:
+            fields = [pair for pair in fields if pair[0] != b"content-length"]
+            fields.append(length)
+    return fields
+
+
+def response_trailers(raw: RawHeaders) -> RawHeaders:
+    """The trailer fields that may pass (RFC 9110 section 6.5.1)."""
+    return [pair for pair in raw if pair[0] not in _NO_TRAILER]
+
+
+def peer_keep_alive(value: bytes, default: float) -> float:
+    """Seconds to keep an idle connection, a little less than `Keep-Alive: timeout=N` promises."""
+    for part in value.split(b","):
+        name, _, number = part.strip(b" \t").partition(b"=")
+        if name.strip().lower() == b"timeout":
+            digits = number.strip().strip(b'"')
+            if digits.isdigit() and len(digits) < 10:
+                # A second for the way there and back; of a short promise, half.
+                promised = float(digits)
+                return min(default, max(promised - 1.0, promised / 2))
+    return default

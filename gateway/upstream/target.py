@@ -1,0 +1,73 @@
+"""A target: one address of an upstream, with what is counted about it.
+
+Only data lives here. Choosing among targets is the balancer's, connecting the connector's.
+"""
+
+from __future__ import annotations
+
+from gateway.config.types import TargetAddress
+from gateway.errors import ErrorCode
+from gateway.observability.metrics import TargetSeries
+
+
+class Target:
+    """One host and port, or unix socket, of an upstream.
+
+    `label` names it in metrics, logs and Proxy-Status. `authority` is what its Host field says.
+    `server_name` is what TLS asks for and verifies, "" without TLS. `active` counts exchanges that
+    were given to it and have not ended; the other counters only grow. `last_error` is the newest
+    failure as text, `last_error_at` its wall-clock time.
+    """
+
+    __slots__ = ("_shown", "_shown_failures", "active", "address", "authority", "connects", "failures", "label", "last_error",
+                 "last_error_at", "requests", "reuses", "server_name", "waits",
+                 "weight")  # fmt: skip
+
+    def __init__(self, address: TargetAddress, weight: int = 1, server_name: str = "") -> None:
+        self.address = address
+        self.weight = weight
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        if address.path:
+            self.label = f"unix:{address.path}"
+            self.authority = b"localhost"
+        else:
+            self.label = f"{host}:{address.port}"
+            default = address.port == (443 if address.tls else 80)
+            self.authority = (host if default else self.label).encode("ascii")
+        self.server_name = (server_name or address.host) if address.tls else ""
+        self.active = 0
+        self.requests = 0
+        self.connects = 0
+        self.reuses = 0
+        self.waits = 0
+        self.failures: dict[str, int] = {}
+        self.last_error = ""
+        self.last_error_at = 0.0
+        self._shown = (0, 0, 0)
+        self._shown_failures: dict[str, int] = {}
+
+    def failed(self, kind: ErrorCode, detail: str, wall: float) -> None:
+        """Count a failure; `wall` is Unix seconds."""
+        self.failures[kind.code] = self.failures.get(kind.code, 0) + 1
+        self.last_error = f"{kind.code}: {detail}" if detail else kind.code
+        self.last_error_at = wall
+
+    def publish(self, series: TargetSeries, idle: int) -> None:
+        """Add what happened since the last time to `series`.
+
+        Differences, because after a reload the targets of the old and the new upstream may share
+        one series.
+        """
+        shown = self._shown
+        now = (self.active, idle, self.connects)
+        series.active += now[0] - shown[0]
+        series.idle += now[1] - shown[1]
+        series.connects += now[2] - shown[2]
+        self._shown = now
+        for code, count in self.failures.items():
+            before = self._shown_failures.get(code, 0)
+            series.failures[code] = series.failures.get(code, 0) + count - before
+            self._shown_failures[code] = count
+
+    def __repr__(self) -> str:
+        return f"<Target {self.label} {self.active} active>"
