@@ -40,7 +40,9 @@ help:
 	@echo "make run      start the gateway on $(CONFIG) with a demo upstream behind it"
 	@echo "make test     run every test, with coverage"
 	@echo "make lint     style, types, import rules"
+	@echo "make schema   write config/gateway.schema.json anew"
 	@echo "make check    check the configuration files that are shipped"
+	@echo "make image-check  go through the steps of the Dockerfile without a container engine"
 	@echo "make bench    measure side by side with other proxies (ONLY=throughput for one part)"
 	@echo "make setup    only set up $(VENV)"
 	@echo "make lock     write the lock files anew from pyproject.toml"
@@ -73,10 +75,19 @@ lint: $(STAMP)
 	"$(PY)" -m mypy
 	"$(VENV)/bin/lint-imports" --no-cache
 
+.PHONY: schema
+schema: $(STAMP)
+	"$(PY)" -m gateway schema > config/gateway.schema.json.new
+	mv config/gateway.schema.json.new config/gateway.schema.json
+
 .PHONY: check
 check: $(STAMP)
 	"$(PY)" -m gateway check config/gateway.yaml
-	"$(PY)" -m gateway check deploy/gateway.yaml
+	LOCKGATE_ADMIN_TOKEN=only-for-this-check "$(PY)" -m gateway check deploy/gateway.yaml
+
+.PHONY: image-check
+image-check: $(STAMP)
+	"$(PY)" deploy/check_image_steps.py
 
 .PHONY: bench
 bench: $(STAMP) $(BENCH_STAMP)

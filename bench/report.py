@@ -8,7 +8,7 @@ import platform
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -94,7 +94,7 @@ def write(path: Path, rows: Sequence[Row], versions: Mapping[str, str]) -> None:
     document = {
         "machine": machine(),
         "versions": dict(versions),
-        "rows": [asdict(row) for row in rows],
+        "rows": [vars(row) for row in rows],
     }
     path.write_text(json.dumps(document, indent=2, default=_plain) + "\n")
 

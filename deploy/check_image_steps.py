@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 WHEELS_ONLY = (
@@ -41,28 +42,24 @@ def instructions(text: str) -> list[tuple[str, str]]:
 
 def faults(text: str) -> list[str]:
     """What is wrong with the last stage of a Dockerfile; empty if nothing is."""
-    found = []
-    stages = [index for index, (word, _) in enumerate(instructions(text)) if word == "FROM"]
     every = instructions(text)
+    stages = [index for index, (word, _) in enumerate(every) if word == "FROM"]
     last = dict(every[stages[-1] :])
-    if len(stages) < 2:
-        found.append("there is one stage: build tools would be in the image")
-    if any(":latest" in rest or ":" not in rest for word, rest in every if word == "FROM"):
-        found.append("a base image has no tag")
-    if not re.fullmatch(r"[1-9][0-9]*(:[1-9][0-9]*)?", last.get("USER", "")):
-        found.append("USER is not a number other than 0")
-    if last.get("STOPSIGNAL") != "SIGTERM":
-        found.append("STOPSIGNAL is not SIGTERM")
-    if "EXPOSE" not in last:
-        found.append("no port is exposed")
-    for word in ("ENTRYPOINT", "CMD"):
-        if not _is_exec_form(last.get(word, "")):
-            found.append(f"{word} is not in exec form: a shell would swallow signals")
-    if not _is_exec_form(last.get("HEALTHCHECK", "").partition("CMD ")[2]):
-        found.append("there is no HEALTHCHECK in exec form")
-    if any(word == "ADD" for word, _ in every):
-        found.append("ADD may fetch or unpack; COPY does neither")
-    return found
+    bases = [rest for word, rest in every if word == "FROM"]
+    number = r"[1-9][0-9]*(:[1-9][0-9]*)?"
+    health = last.get("HEALTHCHECK", "").partition("CMD ")[2]
+    checks = {
+        "there is one stage: build tools would be in the image": len(stages) >= 2,
+        "a base image has no tag": all(re.search(r":(?!latest)\S+", base) for base in bases),
+        "USER is not a number other than 0": re.fullmatch(number, last.get("USER", "")),
+        "STOPSIGNAL is not SIGTERM": last.get("STOPSIGNAL") == "SIGTERM",
+        "no port is exposed": "EXPOSE" in last,
+        "ENTRYPOINT is not in exec form": _is_exec_form(last.get("ENTRYPOINT", "")),
+        "CMD is not in exec form": _is_exec_form(last.get("CMD", "")),
+        "there is no HEALTHCHECK in exec form": _is_exec_form(health),
+        "ADD may fetch or unpack; COPY does neither": all(word != "ADD" for word, _ in every),
+    }
+    return [fault for fault, holds in checks.items() if not holds]
 
 
 def _is_exec_form(text: str) -> bool:
@@ -72,11 +69,30 @@ def _is_exec_form(text: str) -> bool:
         return False
 
 
-def build_stage(work: Path) -> Path:
+def interpreter(account: pwd.struct_passwd | None) -> str:
+    """A Python that can make environments and that the other user may run; else this one."""
+    usable = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))"
+    for candidate in (sys.executable, "/usr/local/bin/python3", "/usr/bin/python3"):
+        try:
+            subprocess.run([candidate, "-c", usable], check=True, **_become(account))
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return candidate
+    raise SystemExit("no Python 3.11 or later with venv that the other user may run; see --user")
+
+
+def _become(account: pwd.struct_passwd | None) -> dict[str, Any]:
+    """What makes subprocess.run change the user."""
+    if account is None:
+        return {}
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
+def build_stage(work: Path, python: str) -> Path:
     """What the first stage does; the environment that the second one copies."""
     build, runtime = work / "build", work / "lockgate"
     for venv, lock in ((runtime, "requirements.lock"), (build, "deploy/requirements-build.lock")):
-        run(sys.executable, "-m", "venv", venv)
+        run(python, "-m", "venv", venv)
         run(venv / "bin" / "pip", "install", *WHEELS_ONLY, "-r", ROOT / lock)
     source = work / "src"
     source.mkdir()
@@ -102,7 +118,7 @@ def build_stage(work: Path) -> Path:
     return runtime
 
 
-def run_stage(work: Path, runtime: Path, user: str) -> None:
+def run_stage(work: Path, runtime: Path, account: pwd.struct_passwd | None) -> None:
     """`lockgate --version` and `lockgate check` on a read-only folder, as somebody else if root."""
     etc = work / "etc"
     shutil.copytree(
@@ -112,12 +128,12 @@ def run_stage(work: Path, runtime: Path, user: str) -> None:
     for path in [etc, *etc.rglob("*")]:
         path.chmod(path.stat().st_mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
     environ = {
+        "HOME": "/nonexistent",
         "PATH": f"{runtime / 'bin'}:/usr/bin:/bin",
         "PYTHONDONTWRITEBYTECODE": "1",
         "GATEWAY_CONFIG": str(etc / "gateway.yaml"),
         "LOCKGATE_ADMIN_TOKEN": "only-for-this-check",
     }
-    account = pwd.getpwnam(user) if os.geteuid() == 0 else None
     if account is not None:
         work.chmod(0o755)
     for arguments in (["--version"], ["check"]):
@@ -127,10 +143,8 @@ def run_stage(work: Path, runtime: Path, user: str) -> None:
             check=True,
             cwd=etc,
             env=environ,
-            user=account.pw_uid if account else None,
-            group=account.pw_gid if account else None,
-            extra_groups=[] if account else None,
             timeout=60,
+            **_become(account),
         )
 
 
@@ -152,8 +166,9 @@ def main() -> int:
         return 1
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        runtime = build_stage(work)
-        run_stage(work, runtime, options.user)
+        account = pwd.getpwnam(options.user) if os.geteuid() == 0 else None
+        runtime = build_stage(work, interpreter(account))
+        run_stage(work, runtime, account)
     print("Every step went through.")
     return 0
 

@@ -67,6 +67,11 @@ class Headers:
             self.raw = [pair for pair in self.raw if pair[0] != name]
             self._index = None
 
+    def replace(self, raw: RawHeaders) -> None:
+        """Put other fields in place of all there are."""
+        self.raw = raw
+        self._index = None
+
     def __contains__(self, name: bytes) -> bool:
         index = self._index
         if index is None:

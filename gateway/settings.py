@@ -5,7 +5,7 @@ be known before the configuration can be read, belongs here. Nothing else reads 
 but for references (`${env:}`) in the configuration itself.
 
 Every name starts with `GATEWAY_`; parts of a group are joined by two underscores
-(`GATEWAY_DRAIN__DELAY`); a secret may be given as a file that holds it (`GATEWAY_ADMIN_TOKEN_FILE`).
+(`GATEWAY_DRAIN__DELAY`); a secret may be given as a file (`GATEWAY_ADMIN_TOKEN_FILE`).
 """
 
 from __future__ import annotations

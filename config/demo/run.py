@@ -115,7 +115,7 @@ def main() -> int:
                 file=sys.stderr,
             )
             return 1
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end in KeyboardInterrupt
     environ = os.environ | {
         "LOCKGATE_LISTEN": options.listen,
         "LOCKGATE_ADMIN": options.admin,
@@ -128,7 +128,7 @@ def main() -> int:
         start_new_session=True,
     )
     gateway = subprocess.Popen(
-        [sys.executable, "-m", "gateway", "run", str(options.config)],
+        [sys.executable, "-m", "gateway", "run", "--config", str(options.config)],
         env=environ,
         start_new_session=True,
     )

@@ -13,23 +13,29 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from gateway import __version__
 from gateway.admin.control import Control, ControlUnavailable
 from gateway.admin.endpoints import Endpoints
-from gateway.admin.guard import AdminAccess, Gatekeeper
+from gateway.admin.guard import Gatekeeper
 from gateway.admin.pages import STYLE, index_page
 from gateway.admin.problems import problem
 
 
-def create_admin(control: Control, access: AdminAccess, version: str = "") -> ASGIApp:
-    """The ASGI application for the admin listener."""
+def create_app(
+    control: Control, *, token: str | None = None, version: str = __version__
+) -> ASGIApp:
+    """The ASGI application for the admin listener.
+
+    With a `token`, everything but the health endpoints asks for it as a bearer token.
+    """
     endpoints = Endpoints(control)
 
-    async def index(request: Request) -> Response:
+    async def index(_: Request) -> Response:
         config = await control.config()
         health = await control.health()
         return Response(index_page(version, config, health), media_type="text/html")
 
-    async def style(request: Request) -> Response:
+    async def style(_: Request) -> Response:
         return Response(STYLE, media_type="text/css")
 
     routes = [
@@ -55,7 +61,7 @@ def create_admin(control: Control, access: AdminAccess, version: str = "") -> AS
         },
     )
     app.router.redirect_slashes = False
-    return Gatekeeper(app, access)
+    return Gatekeeper(app, token)
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:
@@ -69,13 +75,13 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     )  # fmt: skip
 
 
-async def _unavailable(request: Request, error: Exception) -> Response:
+async def _unavailable(_: Request, error: Exception) -> Response:
     return problem(
         503, "unavailable", "The gateway can't answer this now", str(error),
         headers={"Retry-After": "1"},
     )  # fmt: skip
 
 
-async def _failed(request: Request, error: Exception) -> Response:
+async def _failed(_: Request, __: Exception) -> Response:
     # Starlette raises it again behind this answer, so the server logs the traceback.
     return problem(500, "internal_error", "The admin application failed")

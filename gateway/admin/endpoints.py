@@ -1,4 +1,4 @@
-"""What each endpoint of the admin application answers. Plain JSON of the structures in `control.py`.
+"""What each endpoint of the admin application answers: JSON of the structures in `control.py`.
 
 Health endpoints follow the Kubernetes API server: `ok` as text, and one line a check with
 `?verbose`. They answer whatever state the data path is in.
@@ -56,7 +56,7 @@ class Endpoints:
         kind = OPENMETRICS_TYPE if openmetrics else TEXT_TYPE
         return Response(body, headers={"content-type": kind})
 
-    async def routes(self, request: Request) -> Response:
+    async def routes(self, _: Request) -> Response:
         """Every route with its match, chain and upstream."""
         return _json({"routes": list(await self._control.routes())})
 
@@ -68,15 +68,15 @@ class Endpoints:
                 return _json(route)
         return problem(404, "not_found", "There is no such route", f"No route is named {name}.")
 
-    async def upstreams(self, request: Request) -> Response:
+    async def upstreams(self, _: Request) -> Response:
         """Every upstream with its targets and connections."""
         return _json({"upstreams": list(await self._control.upstreams())})
 
-    async def config(self, request: Request) -> Response:
+    async def config(self, _: Request) -> Response:
         """What is served, since when, and how the last reload ended."""
         return _json(await self._control.config())
 
-    async def reload(self, request: Request) -> Response:
+    async def reload(self, _: Request) -> Response:
         """Load the configuration again: 200, or 422 with every error, and the old one stays."""
         result = await self._control.reload()
         if result.ok:

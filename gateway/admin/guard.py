@@ -3,9 +3,8 @@
 Three things are checked, in this order:
 
 - Host, against DNS rebinding: a web page that makes its own name point to this listener is stopped
-  because a browser still sends that name. Addresses and `localhost` always pass; further names only
-  if they are allowed. Off (`hosts=None`) where the listener is not on loopback, because there
-  service discovery decides the names and the token protects what matters.
+  because a browser still sends that name. Addresses and `localhost` pass. With a token there is no
+  such check: names are then given by service discovery, and no page knows the token.
 - Where a state-changing call comes from: a browser says so in Sec-Fetch-Site and Origin.
 - The bearer token, if one is configured, for everything but the health endpoints: a probe has no
   secret, while metrics and routes tell about the inside of the network.
@@ -16,8 +15,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Collection
-from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -34,34 +31,21 @@ _SECURITY_HEADERS: Final = (
     ("x-content-type-options", "nosniff"),
     (
         "content-security-policy",
-        "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'",
+        "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'",
     ),
+    ("x-frame-options", "DENY"),
     ("referrer-policy", "no-referrer"),
     ("cross-origin-resource-policy", "same-origin"),
 )
 
 
-@dataclass(frozen=True, slots=True)
-class AdminAccess:
-    """Who may use the admin listener.
-
-    `token` is the bearer token, empty for none. `hosts` are the names allowed in Host beside
-    addresses and `localhost`; None allows every name.
-    """
-
-    token: str = field(default="", repr=False)
-    hosts: Collection[str] | None = ()
-
-
 class Gatekeeper:
     """Refuses what may not come in, and puts the security fields on every answer."""
 
-    def __init__(self, app: ASGIApp, access: AdminAccess) -> None:
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
         self._app = app
         # Digests have one length, so that comparing them tells nothing about the token's.
-        self._token = hashlib.sha256(access.token.encode()).digest() if access.token else None
-        self._hosts = None if access.hosts is None else {name.lower() for name in access.hosts}
+        self._token = hashlib.sha256(token.encode()).digest() if token else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,7 +66,7 @@ class Gatekeeper:
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
-        if not self._is_known_host(headers.get("host", "")):
+        if self._token is None and not _is_known_host(headers.get("host", "")):
             return problem(
                 421, "unknown_host", "This name is not served here",
                 "The admin listener answers to its address and to localhost.",
@@ -95,12 +79,6 @@ class Gatekeeper:
         if self._token is None or scope["path"] in HEALTH_PATHS:
             return None
         return self._check_token(headers)
-
-    def _is_known_host(self, host: str) -> bool:
-        if self._hosts is None:
-            return True
-        name = _name_of(host)
-        return name == "localhost" or name in self._hosts or _is_address(name)
 
     def _check_token(self, headers: Headers) -> Response | None:
         given = headers.getlist("authorization")
@@ -137,7 +115,11 @@ def _name_of(host: str) -> str:
     return host.partition(":")[0].lower()
 
 
-def _is_address(name: str) -> bool:
+def _is_known_host(host: str) -> bool:
+    """Whether Host is an address, `localhost`, or missing, which no browser's ever is."""
+    name = _name_of(host)
+    if name in ("", "localhost"):
+        return True
     try:
         ipaddress.ip_address(name)
     except ValueError:

@@ -89,6 +89,21 @@ def _dangling(
     validator.report(node, path, f"there is no {kind} {shown}", hint)
 
 
+def check_destination(node: Node, path: Path, validator: Validator) -> None:
+    """What a route that is wrong in other ways leaves unchecked: the same words as its model's."""
+    upstream, respond = (node.value.get(key) for key in ("upstream", "respond"))
+    has_upstream = upstream is not None and upstream.value is not None
+    has_respond = respond is not None and respond.value is not None
+    if has_upstream and has_respond:
+        validator.report(node, path, "upstream and respond can't both be given")
+    elif not has_upstream and not has_respond and not _is_broken(upstream, respond):
+        validator.report(node, path, "needs upstream or respond")
+
+
+def _is_broken(*nodes: Node | None) -> bool:
+    return any(node is not None and node.broken for node in nodes)
+
+
 def check_rewrite(route: RouteConfig, node: Node, path: Path, validator: Validator) -> None:
     """A rewritten path uses only what the matched path captures."""
     if route.rewrite is None or route.rewrite.path is None:

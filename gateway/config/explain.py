@@ -83,31 +83,37 @@ def _explain_one(
     """One issue for all that was said of one value: the members of a union each have their say."""
     node = members[0][0]
     details = [detail for _, detail in members]
+    if details[0]["loc"][-1:] == ("[key]",):
+        return _explain_key(where, node, details[0])
     secret = any(SecretStr in _flat(_annotations(model, detail["loc"])) for detail in details)
     wanted = list(dict.fromkeys(filter(None, map(_wanted, details))))
-    hint = ""
-    if wanted and len(wanted) == len({str(detail["type"]) for detail in details}) == len(details):
+    if wanted:
         message = f"expected {' or '.join(wanted)}"
-        hint = _type_hint(node, details) if not secret else ""
-    elif len(details) > 1 and wanted:
-        message = f"expected {' or '.join(wanted)}"
+        hint = _type_hint(node, details)
     else:
         message = _sentence(details[0])
-        hint = str(details[0].get("ctx", {}).get("hint", ""))
-    shown = message.startswith("expected")
-    if secret or any(True for _ in references(node)):
-        message = _without_values(message, node, secret=secret)
         hint = ""
-    if shown and message.startswith("expected") and not secret:
+    hint = next((str(d["ctx"]["hint"]) for d in details if d.get("ctx", {}).get("hint")), hint)
+    if secret:
+        message, hint = _without_values(message, node), "write ${env:NAME} or ${file:/path}"
+    elif any(True for _ in references(node)):
+        message, hint = _without_values(message, node), ""
+    if wanted and not secret:
         message += f", got {describe(node)}"
     return Issue(node.file, node.line, node.column, format_path(where), message, hint)
+
+
+def _explain_key(where: Path, node: Node, detail: ErrorDetails) -> Issue:
+    """A key of a mapping that is not of the right form. `node` is what stands under it."""
+    return Issue(node.file, node.line, node.column, format_path(where), _sentence(detail))
 
 
 def _wanted(detail: ErrorDetails) -> str:
     """What should have stood there, if the error is of that sort."""
     kind = detail["type"]
-    if "text" in detail.get("ctx", {}):
-        return ""
+    text = str(detail.get("ctx", {}).get("text", ""))
+    if text:
+        return text.removeprefix("expected ") if text.startswith("expected ") else ""
     if kind == "literal_error":
         # pydantic writes 'a', 'b' or 'c'
         expected = str(detail.get("ctx", {}).get("expected", "")).replace("'", "")
@@ -164,10 +170,10 @@ def _type_hint(node: Node, details: list[ErrorDetails]) -> str:
     return ""
 
 
-def _without_values(message: str, node: Node, *, secret: bool) -> str:
-    """The message, or a duller one if it might repeat what a reference gave."""
+def _without_values(message: str, node: Node) -> str:
+    """The message, or a duller one if it might repeat a secret or what a reference gave."""
     values = [str(found.value) for found in references(node)]
-    if secret and not isinstance(node.value, dict | list):
+    if not isinstance(node.value, dict | list):
         values.append(str(node.value))
     lowered = message.lower()
     if any(value and value.lower() in lowered for value in values if len(value) > 1):

@@ -52,6 +52,8 @@ class Sources:
 
     def _read(self, file: str, origin: Node | None) -> None:
         """Read one file. `origin` is the entry of `include:` that named it; raises _Missing."""
+        if "\0" in file:
+            raise _Missing("the path can't be a file's")
         identity = os.path.realpath(file)
         if identity in self._open:
             self._refuse(origin, f"{file} includes itself in a circle")
@@ -91,9 +93,6 @@ class Sources:
 
     def _expand(self, entry: Node, directory: Path) -> None:
         pattern = str(directory / entry.value)
-        if "\0" in pattern:
-            self._refuse(entry, "a path can't contain a NUL character")
-            return
         if not glob.has_magic(entry.value):
             matches = [pattern]
         else:
@@ -169,6 +168,7 @@ class Sources:
     def _refuse(self, node: Node | None, message: str, hint: str = "") -> None:
         self.complete = False
         assert node is not None
+        node.broken = True
         self._issues.append(Issue(node.file, node.line, node.column, "include", message, hint))
 
 
@@ -193,8 +193,6 @@ def _read_bytes(file: str) -> bytes:
         raise _Missing("the file does not exist") from None
     except OSError as error:
         raise _Missing(f"the file can't be read: {error.strerror or error}") from None
-    except ValueError:
-        raise _Missing("the path can't be a file's") from None
 
 
 def _fixed_part(directory: Path, pattern: str) -> Path:

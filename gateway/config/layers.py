@@ -7,7 +7,7 @@ written and once, however many routes share it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -21,8 +21,6 @@ from gateway.config.validate import Validator
 
 Policies = dict[str, BaseModel | None]
 PluginUses = list[PluginUse]
-
-_EMPTY: Final = Node({}, "", 0, 0, {})
 
 
 class Layer:
@@ -57,6 +55,7 @@ class Layers:
         self._validated: dict[tuple[str, int], BaseModel | None] = {}
         self._bases: dict[tuple[str, ...], Layer] = {}
         self._plugin_defaults: PluginUses = []
+        self._made: list[Node] = []
         self.keys = self._known | {"plugins"}
         self._ground = Layer(self._own_defaults(), [])
         self.defaults = Layer({})
@@ -162,7 +161,11 @@ class Layers:
             return None
         if settings is not None and settings.value is None:
             return use
-        config = self._policy(use.use, settings or _EMPTY, (*path, "with"))
+        if settings is None:
+            settings = Node({}, node.file, node.line, node.column, {})
+            # Validated values are remembered by identity, so this node must live as long.
+            self._made.append(settings)
+        config = self._policy(use.use, settings, (*path, "with"))
         return None if config is None else PluginUse(use=use.use, config=config)
 
     def _unknown_plugin(self, node: Node, path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from gateway.config import later
 from gateway.config.base import Catalog, PolicySpec
-from gateway.config.checks import check_names, check_rewrite, check_server
+from gateway.config.checks import check_destination, check_names, check_rewrite, check_server
 from gateway.config.include import Sources, top_level
 from gateway.config.issues import ConfigErrors, Issue
 from gateway.config.layers import Layers
@@ -47,13 +47,14 @@ class Configuration:
     value, does.
     """
 
-    gateway: GatewayConfig
+    gateway: GatewayConfig = field(repr=False)
     files: list[FilePath]
     directories: list[FilePath]
     fingerprint: str
     warnings: list[Issue]
     base_dir: FilePath
     _root: Node = field(repr=False)
+    _secrets: dict[str, str] = field(repr=False)
 
     def locate(self, path: str) -> str:
         """Where `path`, such as `routes[2].cors`, was written: `file:line:column`.
@@ -62,6 +63,17 @@ class Configuration:
         nowhere, at the deepest key above it.
         """
         return find(self._root, parse_path(path)).position
+
+    def mask(self, data: Any) -> Any:
+        """Dumped data, fit to be shown: what a reference gave is replaced by the reference."""
+        if isinstance(data, dict):
+            return {key: self.mask(value) for key, value in data.items()}
+        if isinstance(data, list | tuple):
+            return [self.mask(value) for value in data]
+        if isinstance(data, str):
+            for value, name in self._secrets.items():
+                data = data.replace(value, name)
+        return data
 
 
 def load(
@@ -112,7 +124,7 @@ class _Loader:
         warnings = lint(
             gateway, lambda path: find(self._root, path), has_deadline="timeout" in specs
         )
-        files = [FilePath(name) for name in self._sources.contents]
+        files = [FilePath(name).absolute() for name in self._sources.contents]
         files += [*self._references.files, *self._plugin_files(gateway.plugins)]
         return Configuration(
             gateway=gateway,
@@ -122,6 +134,7 @@ class _Loader:
             warnings=warnings,
             base_dir=self._base_dir,
             _root=self._root,
+            _secrets=self._references.secrets(),
         )
 
     def _specs(self, catalog: Catalog) -> Mapping[str, PolicySpec]:
@@ -230,7 +243,9 @@ class _Loader:
         )
         data["policies"], data["plugins"] = layers.merge(own, names)
         route = self._validator.validate(RouteConfig, node, path, data)
-        if route is not None:
+        if route is None:
+            check_destination(node, path, self._validator)
+        else:
             check_rewrite(route, node, path, self._validator)
         return route
 

@@ -18,9 +18,11 @@ from gateway.config.references import ReferenceFailed, References
 from gateway.config.scalars import AmbiguousNumber, read_plain
 
 try:
-    from yaml.cyaml import CParser
+    from yaml import _yaml
 except ImportError:  # PyYAML built without libyaml; said in one line when a file is read
-    CParser = None
+    _PARSER: Any = None
+else:
+    _PARSER = _yaml.CParser
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 MAX_DEPTH: Final = 64
@@ -29,7 +31,7 @@ MAX_ALIASED: Final = 500_000
 
 # What YAML 1.2 calls printable (section 5.1), turned round.
 _CONTROL: Final = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_TAB: Final = "found character that cannot start any token"
+_CANNOT_START: Final = "found character that cannot start any token"
 
 
 class Unreadable(Exception):
@@ -74,9 +76,10 @@ class _Reader:
     """Builds the nodes of one file."""
 
     def __init__(self, text: str, file: str, references: References, issues: list[Issue]) -> None:
-        if CParser is None:
+        if _PARSER is None:
             raise Unreadable("PyYAML was installed without its C loader, libyaml, which is needed")
-        self._parser = CParser(text)
+        self._parser = _PARSER(text)
+        self._text = text
         self._file = file
         self._references = references
         self._issues = issues
@@ -89,7 +92,7 @@ class _Reader:
         try:
             return self._document()
         except yaml.MarkedYAMLError as error:
-            raise _translate(error) from None
+            raise _translate(error, self._text) from None
         except yaml.YAMLError:
             raise Unreadable("the file is not valid YAML") from None
 
@@ -234,14 +237,17 @@ def _mark(event: Any) -> Mark:
     return event.start_mark.line + 1, event.start_mark.column + 1
 
 
-def _translate(error: yaml.MarkedYAMLError) -> Unreadable:
+def _translate(error: yaml.MarkedYAMLError, text: str) -> Unreadable:
     """The words of libyaml, and the few that mislead in plainer ones."""
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
     problem = error.problem or "unreadable"
     hint = ""
-    if problem == _TAB:
-        hint = "text that starts with @, ` or % needs quotes, and tabs can't indent"
+    if problem == _CANNOT_START:
+        start = text.split("\n")[mark.line][mark.column :] if mark else ""
+        if start.startswith("\t"):
+            return Unreadable("a tab can't indent YAML", line, column, "use spaces")
+        hint = "text that starts with @, ` or % needs quotes"
     elif problem == "mapping values are not allowed in this context":
         hint = "put text that contains a colon and a space in quotes, and check the indentation"
     message = f"not valid YAML: {problem}"

@@ -14,6 +14,8 @@ from typing import Final
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 
+# Replacing every "2" or "true" in a dump would hide nothing and garble much.
+_MIN_SECRET: Final = 4
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^{}]*)(\}|\{|\Z)", re.DOTALL)
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _FORMS: Final = "write ${env:NAME}, ${env:NAME:-default} or ${file:/path}, or $${ for a plain ${"
@@ -62,6 +64,16 @@ class References:
             return self._look_up(match[1])
 
         return _REFERENCE.sub(replace, text), ", ".join(names)
+
+    def secrets(self) -> dict[str, str]:
+        """By value, the name of the reference that gave it. Short values and defaults are none."""
+        found: dict[str, str] = {}
+        for body, value in self.used.items():
+            name, _, default = body.partition(":-")
+            if len(value) >= _MIN_SECRET and value != default:
+                found[value] = "${" + name + "}"
+        # The longest first, so that one which holds another is replaced whole.
+        return dict(sorted(found.items(), key=lambda item: -len(item[0])))
 
     def _look_up(self, body: str) -> str:
         if body not in self.used:

@@ -28,13 +28,13 @@ _REFERENCE_LINK: Final = {"$ref": "#/$defs/Reference"}
 _SCALARS: Final = frozenset({"string", "integer", "number", "boolean"})
 # What makes a schema of texts narrower than any text, so that a reference would not pass.
 _NARROW: Final = ("pattern", "enum", "const", "format", "maxLength")
-_BOUNDS: Final = {
+_BOUNDS: Final[dict[str, str]] = {
     "ge": "minimum",
     "gt": "exclusiveMinimum",
     "le": "maximum",
     "lt": "exclusiveMaximum",
 }
-_DESCRIPTIVE: Final = ("description", "default", "examples", "writeOnly")
+_DESCRIPTIVE: Final[tuple[str, ...]] = ("description", "default", "examples", "writeOnly")
 
 Schema = dict[str, Any]
 
@@ -97,9 +97,7 @@ def _policy(spec: PolicySpec, link: Mapping[type[BaseModel], Schema]) -> Schema:
     return schema
 
 
-def _plugin_list(
-    specs: Mapping[str, PolicySpec], link: Mapping[type[BaseModel], Schema]
-) -> Schema:
+def _plugin_list(specs: Mapping[str, PolicySpec], link: Mapping[type[BaseModel], Schema]) -> Schema:
     uses = [
         {
             "type": "object",
@@ -152,7 +150,7 @@ def _finish(schema: Any) -> Any:
                 result[key] = _written_default(value, schema)
         elif key != "title":
             # Behind a validator of its own, pydantic leaves a bound under the name it has there.
-            result[_BOUNDS.get(key, key)] = value
+            result[_BOUNDS.get(str(key), str(key))] = value
     return _with_reference(result)
 
 

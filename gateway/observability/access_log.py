@@ -35,7 +35,9 @@ _LOGGED_HEADERS: Final = frozenset({"host", "user-agent"})
 
 
 class Line(msgspec.Struct, omit_defaults=True, gc=False):
-    """One line, in the order in which its fields are written. What is optional has a default."""
+    """One line, in the order in which its fields are written. What has a default is left out while
+    it has it; defaults are singletons because the encoder tells them by identity.
+    """
 
     ts: str
     method: str
@@ -58,7 +60,7 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
     upstream: str = ""
     target: str = ""
     upstream_status: int = 0
-    upstream_ms: float = 0.0
+    upstream_ms: float | None = None
     code: str = ""
     source: str = ""
     transient: bool | None = None
@@ -140,7 +142,7 @@ class AccessLog:
             exchange.upstream,
             exchange.target,
             exchange.upstream_status,
-            busy * 1e6 // 1 / 1000,
+            busy * 1e6 // 1 / 1000 if exchange.upstream else None,
         )
         if error is not None:
             line.code = error.code

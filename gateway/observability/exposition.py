@@ -40,7 +40,10 @@ def render(snapshot: Snapshot, openmetrics: bool) -> bytes:
     """The snapshot in one of the two formats."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_SnapshotCollector(snapshot))
-    return generate_openmetrics(registry) if openmetrics else generate_text(registry)
+    if not openmetrics:
+        return generate_text(registry)
+    text: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
+    return text
 
 
 class _SnapshotCollector(Collector):
@@ -76,5 +79,10 @@ def _buckets(declaration: Declaration, sample: Sample) -> list[tuple[str, float]
     buckets: list[tuple[str, float]] = []
     for bound, count in zip((*declaration.bounds, float("inf")), sample.counts, strict=True):
         total += count
-        buckets.append((floatToGoString(bound), total))
+        buckets.append((_bound(bound), total))
     return buckets
+
+
+def _bound(value: float) -> str:
+    text: str = floatToGoString(value)  # type: ignore[no-untyped-call]
+    return text

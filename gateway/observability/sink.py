@@ -28,7 +28,8 @@ from typing import Final, Protocol
 
 PIPE_BUF: Final = select.PIPE_BUF
 _FILE_CHUNK: Final = 1 << 20
-_RETRY_S: Final = 0.02
+_RETRY_MIN_S: Final = 0.001
+_RETRY_MAX_S: Final = 0.032
 MAX_BUFFERED: Final = 4 << 20
 
 
@@ -58,9 +59,9 @@ class DescriptorWriter:
     def write(self, data: bytes) -> int:
         return os.write(self._descriptor, data)
 
-    def close(self, timeout: float) -> None:  # noqa: ARG002 - nothing to wait for
+    def close(self, timeout: float) -> None:
         descriptor, self._descriptor = self._descriptor, -1  # its number may soon be another's
-        if self._owned:
+        if self._owned and descriptor >= 0:
             os.close(descriptor)
 
 
@@ -75,7 +76,7 @@ class SocketWriter:
     def write(self, data: bytes) -> int:
         return self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
-    def close(self, timeout: float) -> None:  # noqa: ARG002 - nothing to wait for
+    def close(self, timeout: float) -> None:
         self._socket.close()
 
 
@@ -159,6 +160,7 @@ class LineSink:
         self._waiting_bytes = 0
         self._rest = b""  # of a line that went out in part: must go first, whatever is dropped
         self._retry: asyncio.TimerHandle | None = None
+        self._pause = _RETRY_MIN_S
 
     def write(self, block: bytes) -> None:
         """Take whole lines, each with its line end. Must be called on the event loop's thread."""
@@ -181,11 +183,15 @@ class LineSink:
 
     def _plan(self) -> None:
         if self._retry is None and (self._waiting or self._rest):
-            self._retry = asyncio.get_running_loop().call_later(_RETRY_S, self._again)
+            self._retry = asyncio.get_running_loop().call_later(self._pause, self._again)
 
     def _again(self) -> None:
         self._retry = None
+        before = self._waiting_bytes + len(self._rest)
         self._drain()
+        # Soon if the reader reads, or a backlog would limit what goes through for ever.
+        stuck = self._waiting_bytes + len(self._rest) == before
+        self._pause = min(self._pause * 2, _RETRY_MAX_S) if stuck else _RETRY_MIN_S
         self._plan()
 
     def _drain(self) -> None:
@@ -254,7 +260,7 @@ class LineSink:
         until = time.monotonic() + within
         self._drain()
         while (self._waiting or self._rest) and time.monotonic() < until:
-            await asyncio.sleep(_RETRY_S)
+            await asyncio.sleep(_RETRY_MIN_S * 5)
             self._drain()
         left = len(self._waiting) + bool(self._rest)
         if left:

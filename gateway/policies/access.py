@@ -25,9 +25,7 @@ _REFUSAL: Final = Rejection(ACCESS_DENIED)
 class AccessConfig(RefusingPolicyConfig):
     """Who may call, by IP address."""
 
-    allow: list[Cidr] = Field(
-        default=[], description="Networks that may call; everyone if empty."
-    )
+    allow: list[Cidr] = Field(default=[], description="Networks that may call; everyone if empty.")
     deny: list[Cidr] = Field(
         default=[], description="Networks that may not call, even if they are in allow."
     )

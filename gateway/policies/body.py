@@ -7,8 +7,10 @@ never one that ends early and looks whole.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any, ClassVar
+import math
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any, ClassVar, Final
 
 from pydantic import Field
 
@@ -17,6 +19,10 @@ from gateway.config.types import Size
 from gateway.errors import BODY_TOO_LARGE, ClientError, Rejection
 from gateway.message import Exchange
 from gateway.policies.base import BuildContext, Guard
+
+Report = Callable[[str, str], None]
+# More digits than any length that exists (RFC 9110 section 8.6 has no bound of its own).
+_MAX_DIGITS: Final = 18
 
 
 class BodyConfig(RefusingPolicyConfig):
@@ -35,7 +41,8 @@ class BodyPolicy(Guard):
     Config: ClassVar[type[BodyConfig]] = BodyConfig
     default: ClassVar[Any] = {}
 
-    def __init__(self, limit: int | None, *, report: bool = False) -> None:
+    def __init__(self, limit: int | None, report: Report | None = None) -> None:
+        """Keep the limit; a body found too long on the way is told to `report` if given, and passes."""
         self._limit = limit
         self._report = report
         self._detail = f"the body may have {limit} bytes"
@@ -44,38 +51,50 @@ class BodyPolicy(Guard):
     def build(cls, config: BodyConfig, context: BuildContext) -> BodyPolicy:
         """Take the limit, or the server's."""
         limit = context.server.limits.body if config.max is None else config.max
-        return cls(limit, report=config.mode == "report")
+        return cls(
+            limit, context.metrics.route(context.route).report if config.mode == "report" else None
+        )
 
     async def check(self, exchange: Exchange) -> Rejection | None:
         """Refuse a length that is too large; have a body without one counted as it comes."""
         request = exchange.request
         body = request.body
         limit = self._limit
-        if body is not None:
-            if limit is None or len(body) <= limit:
-                return None
-            return Rejection(BODY_TOO_LARGE, self._detail)
         if limit is None:
             return None
-        stated = request.headers.get(b"content-length")
-        if stated is not None and stated.isdigit():
-            # The server ends the body where it was said to end, so there is nothing to count.
-            return Rejection(BODY_TOO_LARGE, self._detail) if int(stated) > limit else None
-        # What is reported must not be enforced, and the report would come too late to be one.
-        if request.stream is not None and not self._report:
-            request.stream = _Counted(request.stream, limit, self._detail)
-        return None
+        if body is not None:
+            return None if len(body) <= limit else Rejection(BODY_TOO_LARGE, self._detail)
+        headers = request.headers
+        stated = headers.get(b"content-length")
+        if stated is None or b"transfer-encoding" in headers or not stated.isdigit():
+            if request.stream is not None:
+                request.stream = _Counted(request.stream, limit, partial(self._exceeded, exchange))
+            return None
+        # The server ends the body where it was said to end, so there is nothing to count.
+        if len(stated) <= _MAX_DIGITS and int(stated) <= limit:
+            return None
+        return Rejection(BODY_TOO_LARGE, self._detail)
+
+    def _exceeded(self, exchange: Exchange) -> None:
+        if self._report is None:
+            raise ClientError(BODY_TOO_LARGE, self._detail)
+        # Guards are past by now, so the report that the chain makes for them is made here.
+        code = BODY_TOO_LARGE.code
+        self._report(self.name, code)
+        exchange.reported = [*(exchange.reported or ()), f"{self.name}:{code}"]
 
 
 class _Counted:
-    """A body that fails once it is longer than `limit` bytes."""
+    """A body that calls `exceeded` once it is longer than `limit` bytes, before handing them on."""
 
-    __slots__ = ("_detail", "_left", "_stream")
+    __slots__ = ("_exceeded", "_left", "_stream")
 
-    def __init__(self, stream: AsyncIterator[bytes], limit: int, detail: str) -> None:
+    def __init__(
+        self, stream: AsyncIterator[bytes], limit: int, exceeded: Callable[[], None]
+    ) -> None:
         self._stream = stream
-        self._left = limit
-        self._detail = detail
+        self._left: float = limit
+        self._exceeded = exceeded
 
     def __aiter__(self) -> _Counted:
         return self
@@ -84,5 +103,6 @@ class _Counted:
         piece = await self._stream.__anext__()
         self._left -= len(piece)
         if self._left < 0:
-            raise ClientError(BODY_TOO_LARGE, self._detail)
+            self._left = math.inf
+            self._exceeded()
         return piece

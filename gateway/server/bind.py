@@ -12,6 +12,7 @@ import socket
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 from gateway.config.types import Address
 from gateway.server.exits import StartupError
@@ -60,23 +61,24 @@ def unlink_unix(address: Address) -> None:
         Path(address.path).unlink(missing_ok=True)
 
 
-def _resolve(address: Address) -> list[tuple[socket.AddressFamily, tuple[str | int, ...]]]:
-    """Every address that the name stands for; for no name, every interface, over IPv6 if it works."""
+def _resolve(address: Address) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
+    """Every address of the name; for no name, every interface, over IPv6 too if that works."""
     if not address.host:
         family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
         return [(family, ("", address.port))]
     found = socket.getaddrinfo(
         address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
-    unique = dict.fromkeys((family, tuple(name)) for family, _, _, _, name in found)
-    if address.port == 0:
-        # Two families would get two ports.
-        return list(unique)[:1]
-    return list(unique)
+    unique: list[tuple[socket.AddressFamily, tuple[Any, ...]]] = []
+    for family, _, _, _, name in found:
+        if (family, tuple(name)) not in unique:
+            unique.append((family, tuple(name)))
+    # Two families would get two ports where the system chooses one.
+    return unique[:1] if address.port == 0 else unique
 
 
 def _bind_tcp(
-    place: tuple[socket.AddressFamily, tuple[str | int, ...]], *, reuse_port: bool
+    place: tuple[socket.AddressFamily, tuple[Any, ...]], *, reuse_port: bool
 ) -> socket.socket:
     family, name = place
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -110,7 +112,7 @@ def _bind_unix(path: Path) -> socket.socket:
 
 
 def _clear_stale(path: Path) -> None:
-    """Remove the socket of a process that is gone. Raises OSError if one answers, or it is a file."""
+    """Remove the socket of a process that is gone. Raises OSError if it is anything else."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

@@ -38,7 +38,7 @@ class Failure(msgspec.Struct, omit_defaults=True):
 
 
 class Message(msgspec.Struct, omit_defaults=True):
-    """A call (`method` set) or the answer to the call of that `id`. A call of id 0 has no answer."""
+    """A call (`method` is set), or the answer to the call of that `id`. Id 0 asks for no answer."""
 
     id: int = 0
     method: str = ""
@@ -90,7 +90,7 @@ class Channel:
             raw = await future
         finally:
             self._waiting.pop(call_id, None)
-        return msgspec.json.decode(raw, type=result)  # type: ignore[no-any-return]
+        return msgspec.json.decode(raw, type=result)
 
     def notify(self, method: str, payload: Any = None) -> None:
         """Tell the other side something that needs no answer; if it is gone, nothing happens."""

@@ -13,6 +13,7 @@ from gateway.admin.control import (
     ReloadInfo,
     RouteInfo,
 )
+from gateway.config.loader import Configuration
 from gateway.observability.snapshot import Snapshot
 from gateway.server.plane import Plane
 from gateway.server.reload import Reloader, issue_info
@@ -24,6 +25,11 @@ class ProcessControl:
     def __init__(self, plane: Plane, reloader: Reloader) -> None:
         self._plane = plane
         self._reloader = reloader
+
+    @property
+    def configuration(self) -> Configuration:
+        """What is served now."""
+        return self._reloader.configuration
 
     async def health(self) -> Health:
         checks = list(self._plane.checks())

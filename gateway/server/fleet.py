@@ -220,7 +220,7 @@ class Fleet:
                 slot.failures += 1
                 if slot.member is not None and slot.member.alive:
                     slot.member.kill()
-                logger.error("worker %d does not start: %s", slot.index, error or repr(error))
+                logger.error("worker %d does not start: %s", slot.index, str(error) or repr(error))
             else:
                 return
 
@@ -282,9 +282,8 @@ class Fleet:
                 # The seat is empty, and must not be filled again.
                 slot.tending.cancel()
             close_all(slot.sockets)
-        waiting = {each.tending for each in self._slots if each.tending is not None}
+        ended = asyncio.create_task(self._all_ended())
         forced = asyncio.create_task(force.wait())
-        ended = asyncio.gather(*waiting, return_exceptions=True)
         limit = timeout + _CLOSE_MARGIN_S
         await asyncio.wait({forced, ended}, timeout=limit, return_when="FIRST_COMPLETED")
         forced.cancel()
@@ -292,6 +291,10 @@ class Fleet:
             logger.warning("killing workers that did not end in time")
             self._kill_all()
             await asyncio.wait({ended}, timeout=_CLOSE_MARGIN_S)
+
+    async def _all_ended(self) -> None:
+        tasks = [each.tending for each in self._slots if each.tending is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def aclose(self) -> None:
         self._stopping = True

@@ -1,4 +1,4 @@
-"""Serves traffic in this process: the runtime, the public listener, and what a reload changes there.
+"""Serves traffic in this process: the runtime, the listener, and what a reload changes there.
 
 The only process with `workers: 1`, and the inside of every worker otherwise.
 """
@@ -24,7 +24,7 @@ from gateway.runtime import Loaded, Runtime, Snapshot
 from gateway.server.factory import HttpFactory
 from gateway.server.serving import Listener, url_of
 from gateway.server.settings import ServerSettings
-from gateway.server.tls import server_context
+from gateway.server.tls import TlsFront, server_context
 
 logger = logging.getLogger("gateway.server")
 
@@ -52,6 +52,7 @@ class LocalPlane:
         self._server = ServerSettings(on_refused=self._refused)
         self._http = HttpFactory(self._server, runtime.clock)
         self._listener: Listener | None = None
+        self._tls: TlsFront | None = None
         self._lag: asyncio.Task[None] | None = None
         self._withdrawn = False
         runtime.metrics.before_snapshot.append(self._gauges)
@@ -74,9 +75,9 @@ class LocalPlane:
         self.runtime.commit(prepared.snapshot)
         self._follow(prepared.snapshot.configuration)
         if self._listener is None:
-            await self._open(prepared.tls)
-        elif prepared.tls is not None:
-            self._listener.replace_tls(prepared.tls)
+            await self._open(prepared)
+        elif self._tls is not None and prepared.tls is not None:
+            self._tls.replace(prepared.tls)
 
     async def abandon(self, prepared: Prepared) -> None:
         """Undo `prepare`."""
@@ -152,11 +153,15 @@ class LocalPlane:
         fingerprint = snapshot.configuration.fingerprint
         return [WorkerInfo(os.getpid(), snapshot.generation, self.ready(), fingerprint)]
 
-    async def _open(self, tls: ssl.SSLContext | None) -> None:
-        timeouts = self.runtime.snapshot.configuration.gateway.server.timeouts
-        http: Any = "auto" if self._stock else self._http
+    async def _open(self, first: Prepared) -> None:
+        server = first.snapshot.configuration.gateway.server
+        if first.tls is not None:
+            self._tls = TlsFront(first.tls)
         listener = Listener(
-            Gateway(self.runtime), http, tls=tls, keep_alive=timeouts.keep_alive
+            Gateway(self.runtime),
+            "auto" if self._stock else self._http,
+            tls=self._tls.context if self._tls is not None else None,
+            keep_alive=server.timeouts.keep_alive,
         )
         await listener.start(self._sockets)
         self._listener = listener

@@ -11,6 +11,9 @@ import sys
 from datetime import UTC, datetime
 from typing import Final
 
+from gateway.observability.log import LineHandler
+from gateway.observability.sink import writer_for
+
 # What a LogRecord always has; everything else was given as `extra`.
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 _FOREIGN: Final = ("uvicorn", "websockets", "asyncio", "watchfiles")
@@ -47,12 +50,22 @@ class TextFormatter(logging.Formatter):
 
 def configure_logging(level: str) -> None:
     """Send every logger of this process to stderr, at `level`; libraries at `warning` or above."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _handler()
     handler.setFormatter(TextFormatter() if sys.stderr.isatty() else JsonFormatter())
     threshold = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=threshold, handlers=[handler], force=True)
     for name in _FOREIGN:
         logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
+
+
+def _handler() -> logging.Handler:
+    if sys.stderr.isatty():
+        return logging.StreamHandler(sys.stderr)
+    try:
+        # A reader that is stuck must cost log lines, not the event loop.
+        return LineHandler(writer_for(sys.stderr.fileno()))
+    except OSError:  # stderr is closed, or no file
+        return logging.StreamHandler(sys.stderr)
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

@@ -64,5 +64,3 @@ def unpack(build: Build) -> Loaded:
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"a plugin changed while it was loaded ({error})", "plugins") from error
     return Loaded(configuration, catalog)
-
-

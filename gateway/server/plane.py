@@ -42,7 +42,7 @@ class Plane(Protocol):
         ...
 
     async def drain(self, timeout: float, force: asyncio.Event) -> None:
-        """Stop accepting and finish what is in flight, within `timeout` seconds or until `force`."""
+        """Stop accepting; finish what is in flight, within `timeout` seconds or until `force`."""
         ...
 
     async def aclose(self) -> None:

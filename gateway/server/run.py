@@ -9,9 +9,10 @@ import asyncio
 import logging
 import os
 from socket import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway import __version__
+from gateway.admin.app import create_app
 from gateway.clock import Clock, SystemClock
 from gateway.config.types import Address
 from gateway.observability.metrics import Metrics
@@ -28,7 +29,6 @@ from gateway.server.sources import load_configuration, worker_count
 from gateway.settings import Settings, derive_instance, unknown_settings
 
 if TYPE_CHECKING:
-    from gateway.config.model import ServerConfig
     from gateway.server.control import ProcessControl
 
 logger = logging.getLogger("gateway")
@@ -80,7 +80,7 @@ def _serve(
 
     async def main() -> Exit:
         plane, metrics = _plane(settings, groups, instance, clock, stock=stock)
-        port = _admin_port(admin, loaded.configuration.gateway.server) if admin else None
+        port = _admin_port(admin) if admin else None
         process = Process(settings, loaded, plane, port, clock=clock, metrics=metrics)
         return await process.run()
 
@@ -103,12 +103,24 @@ def _plane(
     return Fleet(settings, groups, options, clock=clock, metrics=metrics), metrics
 
 
-def _admin_port(sockets: list[socket], server: ServerConfig) -> AdminPort:
-    token = server.admin_token.get_secret_value() if server.admin_token is not None else None
-
+def _admin_port(sockets: list[socket]) -> AdminPort:
     def listener(control: ProcessControl) -> Listener:
-        from gateway.admin.app import create_app
-
-        return Listener(create_app(control, token=token), HttpFactory(ServerSettings()))
+        return Listener(AdminFront(control), HttpFactory(ServerSettings()))
 
     return AdminPort(sockets, url_of(sockets[0], "http"), listener)
+
+
+class AdminFront:
+    """The admin application with the token of the configuration that is served now."""
+
+    def __init__(self, control: ProcessControl) -> None:
+        self._control = control
+        self._token: str | None = None
+        self._app = create_app(control, token=None)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        secret = self._control.configuration.gateway.server.admin_token
+        token = secret.get_secret_value() if secret is not None else None
+        if token != self._token:
+            self._app, self._token = create_app(self._control, token=token), token
+        await self._app(scope, receive, send)

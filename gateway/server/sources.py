@@ -68,9 +68,7 @@ def watched_files(settings: Settings, configuration: Configuration) -> Watched:
     )
 
 
-def needs_restart(
-    settings: Settings, old: Configuration, new: Configuration
-) -> list[Issue]:
+def needs_restart(settings: Settings, old: Configuration, new: Configuration) -> list[Issue]:
     """What differs between two configurations and is fixed while the process runs."""
     before, after = old.gateway.server, new.gateway.server
     changed = [
@@ -96,7 +94,7 @@ def _restart_issue(configuration: Configuration, path: str) -> Issue:
 
 
 def _position(located: str) -> tuple[str, int, int]:
-    """`file:line:column` taken apart; a file alone is what is known of a key that stands nowhere."""
+    """`file:line:column` taken apart; of a key that stands nowhere, only the file is known."""
     file, *numbers = located.rsplit(":", 2)
     if len(numbers) == 2 and all(number.isdigit() for number in numbers):
         return file, int(numbers[0]), int(numbers[1])

@@ -139,9 +139,7 @@ class Watcher:
         return bool(self._armed_for) and self._armed_for != watched.directories()
 
 
-async def _announcements(
-    directories: Sequence[Path], armed: asyncio.Event
-) -> AsyncIterator[None]:
+async def _announcements(directories: Sequence[Path], armed: asyncio.Event) -> AsyncIterator[None]:
     # Imported here because a gateway that does not watch should not pay for it.
     from watchfiles import awatch
 

@@ -22,8 +22,8 @@ from gateway.server.channel import Channel, open_channel
 from gateway.server.exits import Exit
 from gateway.server.local import LocalPlane, Prepared
 from gateway.server.log import configure_logging
-from gateway.server.serving import close_all
 from gateway.server.orders import Build, Explain, Launch, unpack
+from gateway.server.serving import close_all
 
 logger = logging.getLogger("gateway.workers")
 

@@ -107,7 +107,7 @@ def make_balancer(kind: str, targets: Sequence[Target], random: random.Random) -
     """The balancer for `round_robin` or `least_requests`; a lone target needs no decision."""
     if len(targets) == 1:
         return Only(targets[0])
-    kinds: dict[str, type[RoundRobin] | type[LeastRequests]]
+    kinds: dict[str, type[RoundRobin | LeastRequests]]
     kinds = {"round_robin": RoundRobin, "least_requests": LeastRequests}
     return kinds[kind](targets, random)
 

@@ -1,7 +1,7 @@
 """A response body on its way through: a bounded queue between a connection and whoever reads it.
 
-It knows nothing of HTTP: the connection puts payload in and says when it ended. Pieces are handed on
-as they came off the wire; only small ones that wait together are joined.
+It knows nothing of HTTP: the connection puts payload in and says when it ended. Pieces are handed
+on as they came off the wire; only small ones that wait together are joined.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class Upstream:
             return
         if any(target.address.tls for target in self.targets):
             self._connector.tls = ClientTls(self._config.tls, f"upstreams.{self.name}.tls")
-        self._sweep()
+        self._sweep_on()
 
     def reload_tls(self) -> bool:
         """Use changed TLS files for new connections; True if they had changed.
@@ -121,7 +121,7 @@ class Upstream:
         behind. Raises UpstreamError; ClientError if the request's body broke off; GatewayError.
         """
         request = exchange.request
-        if method == "TRACE" or method == "OPTIONS":
+        if method in ("TRACE", "OPTIONS"):
             answer = last_hop(request)
             if answer is not None:
                 return answer
@@ -162,18 +162,18 @@ class Upstream:
     ) -> asyncio.Future[Response]:
         """Write the request. The head is made here, because Host may depend on the target."""
         request = exchange.request
-        body = request.body
+        body, stream = request.body, request.stream
         chosen = connection.target
         chosen.requests += 1
         try:
-            if body is None:
+            if body is None and stream is not None:
                 length = declared_length(request)
                 framing = streaming_fields(length)
                 head = encode_head(method, target, fields, chosen.authority, framing)
                 waiter = connection.begin(exchange, method, head, b"", began)
-                if request.stream is not None:
-                    connection.attach(Upload(connection, request.stream, length))
+                connection.attach(Upload(connection, stream, length))
                 return waiter
+            body = body or b""
             framing = framing_fields(method, body)
             head = encode_head(method, target, fields, chosen.authority, framing)
         except GatewayError:
@@ -302,15 +302,22 @@ class Upstream:
             for pool in self._pools.values():
                 series = self._metrics.target(self.name, pool.target.label)
                 pool.target.publish(series, len(pool.idle))
-            if self._closed and not any(target.active for target in self.targets):
+            if self._closed and not self._is_active():
                 before = self._metrics.before_snapshot
                 self._metrics.before_snapshot = [each for each in before if each != self._publish]
 
-    def _sweep(self) -> None:
+    def _is_active(self) -> bool:
+        return any(target.active for target in self.targets)
+
+    def sweep(self) -> None:
+        """Close idle connections that are too old or lead to addresses that are no longer used."""
         now = self._now()
         for target, pool in self._pools.items():
             pool.sweep(now, self._connector.current_addresses(target))
-        self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+
+    def _sweep_on(self) -> None:
+        self.sweep()
+        self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep_on)
 
     async def aclose(self) -> None:
         """Close idle connections; those in use close when their exchange ends.
@@ -326,16 +333,17 @@ class Upstream:
         self._publish()
         await self._resolver.aclose()
 
-    async def drain(self, timeout: float) -> bool:
-        """Wait until no exchange is active, at most `timeout` seconds, then cut what is left.
+    async def drain(self, within: float) -> bool:
+        """Wait until no exchange is active, at most `within` seconds, then cut what is left.
 
         True if nothing had to be cut.
         """
         loop = asyncio.get_running_loop()
-        until = loop.time() + timeout
-        while any(target.active for target in self.targets) and loop.time() < until:
+        until = loop.time() + within
+        # Polled, so that no exchange pays for telling when it was the last one.
+        while self._is_active() and loop.time() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-        left = any(target.active for target in self.targets)
+        left = self._is_active()
         for pool in self._pools.values():
             pool.abort()
         return not left

@@ -116,7 +116,7 @@ class Connector:
                     factory, address, port, ssl=self.tls.context, server_hostname=target.server_name
                 )
         except TimeoutError as error:
-            # The kernel's own ETIMEDOUT; a cancellation by the time-out above comes as another class.
+            # The kernel's own ETIMEDOUT; the time-out above comes as a cancellation.
             raise _error(CONNECT_TIMEOUT, f"{target.label}: {address} timed out", target) from error
         except (OSError, ssl.CertificateError) as error:
             _raise_for(error, target)

@@ -11,9 +11,9 @@ from itertools import product
 from typing import Final
 
 from gateway.errors import INTERNAL_ERROR, LOOP_DETECTED, GatewayError
+from gateway.forwarded import FORWARDING_FIELDS, forwarding_fields
 from gateway.http1.head import ResponseHead, connection_tokens
 from gateway.message import Request, Response
-from gateway.forwarded import FORWARDING_FIELDS, forwarding_fields
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -206,7 +206,8 @@ def encode_head(
     head = b"%b%b\r\n%b\r\n" % (line, block, framing) if fields else line + framing + b"\r\n"
     expected = lines + len(fields) + 1 + (1 if framing else 0)
     if head.count(b"\n") != expected or head.count(b"\r") != expected or b" " in target:
-        raise GatewayError(INTERNAL_ERROR, "a header field or the target holds a line end", sent=False)
+        detail = "a header field or the request target holds a line end"
+        raise GatewayError(INTERNAL_ERROR, detail, sent=False)
     return head
 
 

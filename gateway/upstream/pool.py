@@ -1,4 +1,4 @@
-"""The connections to one target: a LIFO stack of idle ones, a bound on all, a queue behind the bound.
+"""The connections to one target: a LIFO stack of idle ones, a bound, and a queue behind the bound.
 
 Every change of state here is synchronous; only `acquire` waits. A slot belongs to exactly one of:
 an idle connection, a connection in use, a connect that is under way, a waiter it was granted to.
@@ -63,7 +63,7 @@ class Pool:
         idle = self.idle
         while idle:
             connection = idle.pop()
-            if now < connection.expires and not connection.has_input():
+            if now < connection.expires and connection.is_clean:
                 self.target.reuses += 1
                 return connection
             connection.close()
@@ -233,7 +233,7 @@ class Pool:
         )
 
     def __repr__(self) -> str:
-        """`<Pool host:port 1 active, 2 idle, 0 opening, 0 waiting>`: what tests and logs assert on."""
+        """The counts, as tests assert on them: `1 active, 2 idle, 0 opening, 0 waiting`."""
         active = sum(not connection.is_idle for connection in self.connections)
         idle = len(self.connections) - active
         opening = self.open - len(self.connections)

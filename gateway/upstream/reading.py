@@ -29,8 +29,8 @@ class PartialHead:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def add(self, data: bytes) -> bytes | None:
-        """Everything so far, once the end of the head is in it.
+    def add(self, data: bytes) -> bytes:
+        """Everything so far, once the end of the head is in it; nothing before.
 
         Raises MalformedMessage or HeadTooLarge.
         """
@@ -50,7 +50,7 @@ class PartialHead:
             if buffer[line_end - 1] != 0x0D:
                 raise MalformedMessage("a bare CR or LF, or a control character")
             line_end = buffer.find(b"\n", line_end + 1)
-        return None
+        return b""
 
 
 class BodyReader:

@@ -1,4 +1,4 @@
-"""Names to addresses, remembered for a while. Who connects, and to which of them, is decided elsewhere.
+"""Names to addresses, remembered for a while. Which of them is used is decided elsewhere.
 
 The system's resolver tells no TTL and blocks a thread, so an answer is used for `refresh` seconds,
 then renewed in the background while it stays in use; when the renewal fails, the last good answer

@@ -19,9 +19,9 @@ class Target:
     failure as text, `last_error_at` its wall-clock time.
     """
 
-    __slots__ = ("_shown", "_shown_failures", "active", "address", "authority", "connects", "failures", "label", "last_error",
-                 "last_error_at", "requests", "reuses", "server_name", "waits",
-                 "weight")  # fmt: skip
+    __slots__ = ("_shown", "_shown_failures", "active", "address", "authority", "connects",
+                 "failures", "label", "last_error", "last_error_at", "requests", "reuses",
+                 "server_name", "waits", "weight")  # fmt: skip
 
     def __init__(self, address: TargetAddress, weight: int = 1, server_name: str = "") -> None:
         self.address = address

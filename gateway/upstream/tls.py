@@ -49,7 +49,8 @@ class ClientTls:
                 digest.update(hashlib.sha256(file.read_bytes()).digest())
             except OSError as error:
                 reason = error.strerror or str(error)
-                raise ConfigError(f"{file} can't be read: {reason}", f"{self._path}.{key}") from error
+                message = f"{file} can't be read: {reason}"
+                raise ConfigError(message, f"{self._path}.{key}") from error
         return digest.digest()
 
     def _make(self) -> ssl.SSLContext:
@@ -69,7 +70,6 @@ class ClientTls:
                 context.load_cert_chain(files["cert"], files.get("key"), password=b"")
         except (OSError, ssl.SSLError) as error:
             reason = error.strerror or getattr(error, "reason", None) or str(error)
-            raise ConfigError(
-                f"{files.get(key, 'the system store')} can't be used: {reason}", f"{self._path}.{key}"
-            ) from error
+            message = f"{files.get(key, 'the system store')} can't be used: {reason}"
+            raise ConfigError(message, f"{self._path}.{key}") from error
         return context

@@ -1,0 +1,104 @@
+"""timeout: the moment by which an exchange must be over, for all attempts and the body together.
+
+One timer for each exchange; when it fires, whatever the exchange awaits is cancelled, and the
+cancellation is turned into a 504 here. The timer goes on while the answer's body streams; if it
+fires then, the edge cuts the answer. It ends with the head of an answer that has no end of its own:
+an event stream, or an upgraded connection (101). Those are meant to stay open, and a timeout that
+counts their lifetime would only make clients reconnect; idle times bound them instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import CancelledError
+from typing import ClassVar
+
+from pydantic import ConfigDict, RootModel
+
+from gateway.clock import Clock
+from gateway.config.types import Timeout, format_duration
+from gateway.errors import DEADLINE_EXCEEDED, UpstreamError
+from gateway.message import Exchange, Handler, RawHeaders, Response
+from gateway.policies.base import Around, BuildContext, Stage
+
+
+class DeadlineConfig(RootModel[Timeout]):
+    """How long an exchange may take, every attempt and the answer's body included; 504."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class DeadlinePolicy(Around):
+    """Ends the exchange when its time is over. `timeout_s` is in seconds."""
+
+    name: ClassVar[str] = "timeout"
+    stage: ClassVar[Stage] = Stage.DELIVERY
+    Config: ClassVar[type[DeadlineConfig]] = DeadlineConfig
+
+    def __init__(self, timeout_s: float, clock: Clock) -> None:
+        self._timeout_s = timeout_s
+        self._now = clock.monotonic
+        self._detail = f"no complete answer within {format_duration(timeout_s)}"
+
+    @classmethod
+    def build(cls, config: DeadlineConfig, context: BuildContext) -> DeadlinePolicy:
+        """Keep the timeout."""
+        return cls(config.root, context.clock)
+
+    async def handle(self, exchange: Exchange, forward: Handler) -> Response:
+        """Forward, with the timer running.
+
+        Raises UpstreamError(DEADLINE_EXCEEDED). A cancellation that somebody else wanted, because
+        the client left, goes on as it is.
+        """
+        earlier = exchange.deadline
+        timeout_s = self._timeout_s
+        now = self._now()
+        if earlier is not None and earlier - now < timeout_s:
+            timeout_s = max(0.0, earlier - now)
+        exchange.deadline = now + timeout_s
+        if exchange.task is None:
+            exchange.task = asyncio.current_task()
+        # A delay, not a moment: the given clock need not be the loop's.
+        timer = asyncio.get_running_loop().call_later(timeout_s, exchange.expire)
+        try:
+            response = await forward(exchange)
+        except BaseException as error:
+            timer.cancel()
+            if exchange.timed_out:
+                self._translate(exchange, error)
+            raise
+        if exchange.timed_out:
+            # Somebody further in caught the cancellation; the time is over all the same.
+            response.close()
+            self._translate(exchange, None)
+        if _is_endless(response):
+            timer.cancel()
+            exchange.deadline = earlier
+        elif response.body is None:
+            response.on_close(timer.cancel)
+        else:
+            timer.cancel()
+        return response
+
+    def _translate(self, exchange: Exchange, error: BaseException | None) -> None:
+        """Raise the 504 that the expiry stands for, unless the task is cancelled otherwise too."""
+        task = exchange.task
+        others = task.uncancel() if task is not None else 0
+        if others and isinstance(error, CancelledError):
+            return
+        failure = UpstreamError(DEADLINE_EXCEEDED, self._detail, next_hop=exchange.target)
+        raise failure from (None if isinstance(error, CancelledError) else error)
+
+
+def _is_endless(response: Response) -> bool:
+    return response.status == 101 or _content_type(response.headers).startswith(
+        b"text/event-stream"
+    )
+
+
+def _content_type(headers: RawHeaders) -> bytes:
+    for name, value in headers:
+        if name == b"content-type":
+            return value.lower()
+    return b""

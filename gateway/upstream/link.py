@@ -1,0 +1,138 @@
+"""The byte level of a connection: transport, back-pressure both ways, waiting input, stalls.
+
+Nothing here knows HTTP or exchanges; `connection.UpstreamConnection` builds on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from typing import Final, cast
+
+from gateway.upstream.stall import StallWatch
+
+_WRITE_HIGH: Final = 256 * 1024
+
+
+class Link(asyncio.Protocol):
+    """A transport and what is known about it. `peer` is the address, "" for a unix socket.
+
+    `body_idle` is how long it may stand still while it is watched, in seconds.
+    """
+
+    __slots__ = ("_body_idle", "_cut", "_loop", "_poll", "_reading_paused", "_transport", "_unsent",
+                 "_watch", "_write_waiter", "_writing_paused", "peer")  # fmt: skip
+
+    _loop: asyncio.AbstractEventLoop
+
+    def __init__(self, body_idle: float) -> None:
+        self._body_idle = body_idle
+        self._transport: asyncio.Transport | None = None
+        self._poll: select.poll | None = None
+        self._cut = False
+        self._watch: StallWatch | None = None
+        self._reading_paused = False
+        self._writing_paused = False
+        self._write_waiter: asyncio.Future[None] | None = None
+        self._unsent = 0
+        self.peer = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # By duck type: uvloop's transports don't derive from asyncio's.
+        made = cast("asyncio.Transport", transport)
+        if self._cut:
+            # The connect was cancelled in the moment in which it succeeded.
+            made.abort()
+            return
+        self._transport = made
+        self._loop = asyncio.get_running_loop()
+        made.set_write_buffer_limits(high=_WRITE_HIGH)
+        peer = made.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.peer = str(peer[0])
+        socket = made.get_extra_info("socket")
+        if socket is not None:
+            self._poll = select.poll()
+            self._poll.register(socket.fileno(), select.POLLIN)
+
+    def has_input(self) -> bool:
+        """Whether bytes, an end or an error wait on the socket that the loop has not read yet."""
+        return self._poll is not None and bool(self._poll.poll(0))
+
+    def _disconnect(self, abort: bool) -> None:
+        """Close the transport; with `abort`, drop what was not sent yet."""
+        self._cut = True
+        if self._watch is not None:
+            self._watch.stop()
+        self.resume_writing()
+        if self._transport is not None:
+            if abort:
+                self._transport.abort()
+            else:
+                self._transport.close()
+
+    # Writing
+
+    async def send(self, *pieces: bytes) -> None:
+        """Write, and wait while the other side is slow to read. Once cut, it does nothing."""
+        if self.has_input():
+            # Perhaps an early refusal, and the end behind it. Writing into that would be an error
+            # that hides the answer, so let the loop read first.
+            await asyncio.sleep(0)
+        transport = self._transport
+        if self._cut or transport is None:
+            return
+        for piece in pieces:
+            transport.write(piece)
+        if self._writing_paused:
+            self._write_waiter = self._loop.create_future()
+            try:
+                await self._write_waiter
+            finally:
+                self._write_waiter = None
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+        if self._transport is not None:
+            self._unsent = self._transport.get_write_buffer_size()
+        self._start_watch()
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        waiter = self._write_waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _write_moved(self) -> bool:
+        """Whether some of what waited to be written has left since this was last asked."""
+        assert self._transport is not None
+        before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
+        return self._unsent < before
+
+    # Reading
+
+    def _pause_reading(self) -> None:
+        if self._transport is not None:
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused and self._transport is not None:
+            self._reading_paused = False
+            self._moved()
+            self._transport.resume_reading()
+
+    # Standing still
+
+    def _start_watch(self) -> None:
+        if self._watch is None:
+            self._watch = StallWatch(self._loop, self._body_idle, self._stalled)
+        self._watch.start()
+
+    def _moved(self) -> None:
+        if self._watch is not None:
+            self._watch.moved_at = self._loop.time()
+
+    def _stalled(self) -> bool:
+        """Nothing moved for `body_idle` seconds. True to go on watching."""
+        raise NotImplementedError

@@ -1,0 +1,91 @@
+"""The two text formats, read back by Prometheus's own parsers."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from gateway.clock import ManualClock
+from gateway.observability.exposition import render, wants_openmetrics
+from gateway.observability.metrics import LATENCY_BOUNDS, Metrics
+
+
+@pytest.fixture
+def busy() -> Metrics:
+    metrics = Metrics(ManualClock(1_700_000_000.0), "1.0")
+    for route in ("orders.read", 'a "quoted"\\name\nwith a line feed'):
+        series = metrics.route(route)
+        for seconds in (0.0001, 0.002, 70.0):
+            series.in_flight += 1
+            series.finish("GET", 200, "", seconds, "orders", seconds / 2)
+        series.in_flight += 1
+        series.report("access", "access_denied")
+    metrics.target("orders", "unix:/run/orders.sock").fail("connect_failed")
+    metrics.refused("malformed_request")
+    metrics.config_loaded(2)
+    metrics.config_reloaded(ok=True)
+    return metrics
+
+
+@pytest.mark.parametrize("openmetrics", [False, True])
+def test_what_was_counted_is_read_back(busy: Metrics, openmetrics: bool) -> None:
+    """Both formats parse, and carry every declared family with its values."""
+    text = render(busy.snapshot(), openmetrics).decode()
+    families = list(parse_openmetrics(text) if openmetrics else parse_text(text))
+    samples = {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+    read = {"route": "orders.read", "method": "GET", "status_class": "2xx", "code": ""}
+    assert samples["gateway_requests_total", tuple(sorted(read.items()))] == 3
+    assert samples["gateway_requests_in_flight", (("route", "orders.read"),)] == 1
+    assert samples["gateway_config_generation", ()] == 2
+    assert samples["gateway_build_info", (("python", pytest_python()), ("version", "1.0"))] == 1
+    name = "gateway_request_duration_seconds"
+    buckets = [
+        value
+        for (sample, labels), value in samples.items()
+        if sample == f"{name}_bucket" and dict(labels)["route"] == "orders.read"
+    ]
+    assert len(buckets) == len(LATENCY_BOUNDS) + 1
+    assert buckets == sorted(buckets)
+    assert samples[f"{name}_count", (("route", "orders.read"),)] == 3
+    assert samples[f"{name}_sum", (("route", "orders.read"),)] == pytest.approx(70.0021)
+    declared = {each.declaration.name.removesuffix("_total") for each in busy.snapshot().families}
+    assert {family.name.removesuffix("_total") for family in families} == declared
+
+
+def pytest_python() -> str:
+    import platform
+
+    return platform.python_version()
+
+
+def test_an_idle_gateway_renders(busy: Metrics) -> None:
+    """Families without a series are no error in either format."""
+    empty = Metrics(ManualClock()).snapshot()
+    assert list(parse_text(render(empty, openmetrics=False).decode()))
+    assert list(parse_openmetrics(render(empty, openmetrics=True).decode()))
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("text/plain;version=0.0.4", False),
+        ("application/openmetrics-text", True),
+        ("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5", True),
+        ("text/plain;q=0.2, Application/OpenMetrics-Text; version=1.0.0; charset=utf-8", True),
+        ("application/openmetrics-text;q=0,*/*", False),
+        ("application/openmetrics-text;q=0.000", False),
+        (";;,,=;q", False),
+    ],
+)
+def test_openmetrics_is_sent_only_if_asked_for(accept: str, wanted: bool) -> None:
+    """Accept decides; what Prometheus sends gets OpenMetrics, a browser gets plain text."""
+    assert wants_openmetrics(accept) is wanted
