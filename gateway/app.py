@@ -1,7 +1,7 @@
 """The edge: ASGI scope, receive and send turned into an Exchange and a Response, and back.
 
-The only ASGI code on the data path. It runs on any ASGI server; on Lockgate's own protocol the
-scope carries `extensions["lockgate"]`, the request's cycle, through which a whole answer leaves in
+The only ASGI code on the data path. It runs on any ASGI server; Lockgate's own protocol calls
+`serve` instead of the ASGI entry, with the request's cycle, through which a whole answer leaves in
 one write and a leaving client is noticed without a task that waits for it.
 """
 
@@ -57,30 +57,48 @@ class Gateway:
         else:
             raise RuntimeError(f"unknown ASGI scope type {kind}")
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, cycle: Cycle) -> None:
+        """Answer one request of Lockgate's own protocol, which asks for it in place of `__call__`.
+
+        The same exchange, without the scope, the messages and the watching task that ASGI needs: a
+        whole answer leaves through `cycle.respond`, and a leaving client calls `on_disconnect`.
+        """
         snapshot = self._runtime.snapshot
-        extensions = scope.get("extensions")
-        cycle: Cycle | None = extensions.get("lockgate") if extensions else None
-        headers = Headers(scope["headers"], cycle.head.index if cycle is not None else None)
-        exchange, handler = self._open(scope, snapshot, headers)
+        head = cycle.head
+        raw_path, _, query = head.target.partition(b"?")
+        request = Request(head.method, "", query, Headers(head.headers, head.index))
+        if head.minor == 0:
+            request.http_version = "1.0"
+        if cycle.secure:
+            request.scheme = "https"
+        if cycle.client is not None:
+            request.peer = request.client = cycle.client[0]
+        if cycle.server is not None:
+            request.port = cycle.server[1] or 0
+        exchange = Exchange(request, self._monotonic())
         exchange.task = asyncio.current_task()
-        client = None
-        if cycle is not None:
-            _attach(cycle, exchange, receive)
-        else:
-            client = _AsgiClient(exchange, receive)
+        exchange.client_informational = cycle.informational
+        cycle.on_disconnect = exchange.abandon
+        if head.length != 0:
+            _take_body(cycle, exchange)
         snapshot.active += 1
         response: Response | None = None
         try:
-            response = await _run(handler, exchange)
+            handler = _route(exchange, snapshot, raw_path)
+            try:
+                response = await handler(exchange)
+            except Exception as failure:
+                response = _failed(exchange, failure)
             exchange.response_status = response.status
-            if cycle is not None and response.body is not None:
-                exchange.bytes_out = len(response.body)
-                cycle.respond(
-                    response.status, response.headers + exchange.reply_headers, response.body
-                )
+            body = response.body
+            if body is not None and response.trailers is None:
+                exchange.bytes_out = len(body)
+                headers = response.headers
+                if exchange.reply_headers:
+                    headers = headers + exchange.reply_headers
+                cycle.respond(response.status, headers, body)
             else:
-                await _send(exchange, response, send, cycle, client)
+                await _send(exchange, response, cycle.send, None)
         except asyncio.CancelledError:
             if not exchange.client_gone:
                 raise
@@ -88,74 +106,74 @@ class Gateway:
         except GatewayError as failure:
             # The answer had begun: all that is left is to cut it, so that the client can tell.
             exchange.fail(failure)
-            _cut(cycle, failure)
+            cycle.abort()
         finally:
-            if cycle is not None:
-                cycle.on_disconnect = None
-            if client is not None:
-                client.stop()
+            cycle.on_disconnect = None
             if response is not None:
                 response.close()
             _finish(exchange)
             snapshot.release()
 
-    def _open(
-        self, scope: Scope, snapshot: Snapshot, headers: Headers
-    ) -> tuple[Exchange, Handler]:
-        """The exchange for a scope, and the chain that answers it."""
-        started = self._monotonic()
-        client = scope.get("client")
-        peer = address = client[0] if client else ""
-        scheme = scope["scheme"]
-        host = headers.get(b"host") or b""
-        trusted = snapshot.trusted_proxies
-        if trusted is not None:
-            seen = trusted.resolve(peer, headers)
-            address = seen.ip
-            scheme = seen.scheme or scheme
-        method = scope.get("method", "GET")
-        server = scope.get("server")
-        request = Request(
-            method,
-            "",
-            scope["query_string"],
-            headers,
-            scheme=scheme,
-            host=host_name(host),
-            client=address,
-            peer=peer,
-            port=(server[1] or 0) if server else 0,
-            http_version=scope["http_version"],
-        )
-        request.trusted = trusted is not None and seen.trusted
-        exchange = Exchange(request, started)
-        exchange.generation = snapshot.generation
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request of any other ASGI server."""
+        snapshot = self._runtime.snapshot
+        exchange = self._exchange(scope)
+        client = _AsgiClient(exchange, receive)
+        snapshot.active += 1
+        response: Response | None = None
         try:
-            request.path = path = normalise(scope["raw_path"])
-        except PathError as error:
-            exchange.refusal = Rejection(error.kind, error.reason)
-            return exchange, snapshot.unmatched
-        match = snapshot.table.match(request.host, path, method, headers)
-        route = match.value
-        if route is None or (match.preflight and not route.answers_preflight):
-            exchange.refusal = _refusal(match)
-            return exchange, snapshot.unmatched
-        exchange.route = route.name
-        exchange.params = match.params
-        exchange.raw_params = match.raw_params
-        return exchange, route.handler
+            handler = _route(exchange, snapshot, scope["raw_path"])
+            try:
+                response = await handler(exchange)
+            except Exception as failure:
+                response = _failed(exchange, failure)
+            exchange.response_status = response.status
+            await _send(exchange, response, send, client)
+        except asyncio.CancelledError:
+            if not exchange.client_gone:
+                raise
+            exchange.fail(ClientError(CLIENT_DISCONNECTED))
+        except GatewayError as failure:
+            exchange.fail(failure)
+            # An ASGI server closes the connection without ending the body when the app raises.
+            raise
+        finally:
+            client.stop()
+            if response is not None:
+                response.close()
+            _finish(exchange)
+            snapshot.release()
+
+    def _exchange(self, scope: Scope) -> Exchange:
+        """The exchange for an ASGI scope."""
+        request = Request(
+            scope.get("method", "GET"), "", scope["query_string"], Headers(list(scope["headers"]))
+        )
+        request.http_version = scope["http_version"]
+        request.scheme = scope["scheme"]
+        client, server = scope.get("client"), scope.get("server")
+        if client:
+            request.peer = request.client = client[0]
+        if server:
+            request.port = server[1] or 0
+        exchange = Exchange(request, self._monotonic())
+        exchange.task = asyncio.current_task()
+        return exchange
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect, always the first message
         snapshot = self._runtime.snapshot
         scope["scheme"] = "https" if scope["scheme"] == "wss" else "http"
-        exchange, handler = self._open(scope, snapshot, Headers(scope["headers"]))
-        exchange.task = asyncio.current_task()
+        exchange = self._exchange(scope)
         exchange.subprotocols = list(scope.get("subprotocols") or ())
         snapshot.active += 1
         response: Response | None = None
         try:
-            response = await _run(handler, exchange)
+            handler = _route(exchange, snapshot, scope["raw_path"])
+            try:
+                response = await handler(exchange)
+            except Exception as failure:
+                response = _failed(exchange, failure)
             exchange.response_status = response.status
             headers = response.headers + exchange.reply_headers
             if response.tunnel is None:
@@ -173,6 +191,35 @@ class Gateway:
             snapshot.release()
 
 
+def _route(exchange: Exchange, snapshot: Snapshot, raw_path: bytes) -> Handler:
+    """Settle who asks for what, and find the chain that answers it."""
+    request = exchange.request
+    headers = request.headers
+    exchange.generation = snapshot.generation
+    trusted = snapshot.trusted_proxies
+    if trusted is not None:
+        seen = trusted.resolve(request.peer, headers)
+        request.client = seen.ip
+        request.scheme = seen.scheme or request.scheme
+        request.trusted = seen.trusted
+    request.host = host = host_name(headers.get(b"host") or b"")
+    try:
+        request.path = path = normalise(raw_path)
+    except PathError as error:
+        exchange.refusal = Rejection(error.kind, error.reason)
+        return snapshot.unmatched
+    match = snapshot.table.match(host, path, request.method, headers)
+    route = match.value
+    if route is None or (match.preflight and not route.answers_preflight):
+        exchange.refusal = _refusal(match)
+        return snapshot.unmatched
+    exchange.route = route.name
+    if match.raw_params:
+        exchange.params = match.params
+        exchange.raw_params = match.raw_params
+    return route.handler
+
+
 def _refusal(match: Match[CompiledRoute]) -> Rejection:
     if match.ambiguous:
         return Rejection(AMBIGUOUS_PATH, "decoded once more, the path leads elsewhere")
@@ -181,49 +228,39 @@ def _refusal(match: Match[CompiledRoute]) -> Rejection:
     return Rejection(ROUTE_NOT_FOUND)
 
 
-async def _run(handler: Handler, exchange: Exchange) -> Response:
-    """The chain's answer; failures become problems here, and only here."""
-    try:
-        return await handler(exchange)
-    except GatewayError as failure:
+def _failed(exchange: Exchange, failure: Exception) -> Response:
+    """The answer for a failure of the chain; failures become problems here, and only here."""
+    if isinstance(failure, GatewayError):
         return exchange.refuse(failure)
-    except Exception:
-        logger.exception(
-            "internal error",
-            extra={"route": exchange.route, "correlation_id": exchange.correlation_id},
-        )
-        return exchange.refuse(GatewayError(INTERNAL_ERROR))
+    logger.error(
+        "internal error",
+        exc_info=failure,
+        extra={"route": exchange.route, "correlation_id": exchange.correlation_id},
+    )
+    return exchange.refuse(GatewayError(INTERNAL_ERROR))
 
 
-def _attach(cycle: Cycle, exchange: Exchange, receive: Receive) -> None:
-    """Give the exchange what the request's cycle on the lean protocol offers."""
-    cycle.on_disconnect = exchange.abandon
-    exchange.client_informational = cycle.informational
-    if cycle.head.length == 0:
-        return
+def _take_body(cycle: Cycle, exchange: Exchange) -> None:
+    request = exchange.request
     if cycle.body_complete:
-        exchange.request.body = body = cycle.take_body()
+        request.body = body = cycle.take_body()
         exchange.bytes_in = len(body)
-        return
-    exchange.request.body = None
-    exchange.request.stream = _BodyStream(exchange, receive)
+    else:
+        request.body = None
+        request.stream = _BodyStream(exchange, cycle.receive)
 
 
 async def _send(
-    exchange: Exchange,
-    response: Response,
-    send: Send,
-    cycle: Cycle | None,
-    client: _AsgiClient | None,
+    exchange: Exchange, response: Response, send: Send, client: _AsgiClient | None
 ) -> None:
     """Send an answer through ASGI, piece by piece; `send` waits while the client is slow.
 
     Raises GatewayError if the upstream fails in mid-body, or the deadline passes.
     """
-    headers = response.headers + exchange.reply_headers
     start: Message = {"type": "http.response.start", "status": response.status}
-    start["headers"] = headers
-    with_trailers = cycle is not None and b"te" in exchange.request.headers
+    start["headers"] = response.headers + exchange.reply_headers
+    # Trailers go to clients that asked for them, through servers that can send them.
+    with_trailers = client is None and b"te" in exchange.request.headers
     if with_trailers:
         start["trailers"] = True
     await send(start)
@@ -235,7 +272,8 @@ async def _send(
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         except asyncio.CancelledError:
             if exchange.timed_out and not exchange.client_gone:
-                raise GatewayError(DEADLINE_EXCEEDED, "the answer was not finished in time") from None
+                detail = "the answer was not finished in time"
+                raise GatewayError(DEADLINE_EXCEEDED, detail) from None
             raise
     if client is not None:
         # From here on "disconnected" may mean no more than "the answer is complete".
@@ -244,13 +282,6 @@ async def _send(
     await send({"type": "http.response.body", "body": body})
     if with_trailers:
         await send({"type": "http.response.trailers", "headers": response.trailers or []})
-
-
-def _cut(cycle: Cycle | None, failure: GatewayError) -> None:
-    if cycle is None:
-        # An ASGI server closes the connection without ending the body when the app raises.
-        raise failure
-    cycle.abort()
 
 
 def _finish(exchange: Exchange) -> None:

@@ -31,6 +31,8 @@ FORWARDING_FIELDS: Final = FORWARDED_FIELDS | PROXY_FIELDS
 # A chain longer than this is no chain; what lies beyond is not looked at.
 _MAX_HOPS: Final = 32
 _MEMO_SIZE: Final = 4096
+# Characters in a key. Longer ones are rare when honest, and a hostile client's to choose.
+_MEMO_KEY: Final = 512
 _SCHEMES: Final = frozenset({"http", "https"})
 _PORTS: Final = {"http": "80", "https": "443"}
 _HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._~-]{1,255})(?::[0-9]{1,5})?")
@@ -38,7 +40,9 @@ _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PAIR: Final = re.compile(rf'({_WORD})=(?:({_WORD})|"((?:[^"\\]|\\.)*)")')
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 
-_fields_memo: dict[tuple[str, str, int, bytes | None], RawHeaders] = {}
+_SAID: Final = (b"x-forwarded-for", b"forwarded", b"x-forwarded-host", b"x-forwarded-port")
+# Answers of pure functions, by their arguments; started over when it is full.
+_fields_memo: dict[tuple[str, str, int, bytes | None, tuple[str, ...]], RawHeaders] = {}
 
 
 class ClientAddress(NamedTuple):
@@ -82,9 +86,11 @@ class TrustedProxies:
         )
         known = self._memo.get(key)
         if known is None:
-            if len(self._memo) >= _MEMO_SIZE:
-                self._memo.clear()
-            known = self._memo[key] = self._resolve(*key)
+            known = self._resolve(*key)
+            if sum(map(len, key)) <= _MEMO_KEY:
+                if len(self._memo) >= _MEMO_SIZE:
+                    self._memo.clear()
+                self._memo[key] = known
         return known
 
     def _resolve(self, peer: str, xff: str, forwarded: str, xfp: str, xfh: str) -> ClientAddress:
@@ -102,8 +108,9 @@ class TrustedProxies:
 
 def _joined(headers: Headers, name: bytes) -> str:
     """All lines of a list field as one (RFC 9110 section 5.3)."""
-    lines = headers.get_all(name)
-    return b",".join(lines).decode("latin-1") if lines else ""
+    if headers.get(name) is None:
+        return ""
+    return b",".join(headers.get_all(name)).decode("latin-1")
 
 
 def _entries(value: str) -> list[str]:
@@ -194,39 +201,44 @@ def forwarding_fields(request: Request) -> RawHeaders:
     For a trusted peer the chain is what it sent, and the peer; for any other the peer alone. X-
     Forwarded-Proto, -Host and -Port say what the client used, as far as that is known.
     """
-    if request.trusted:
-        return _appended(request)
-    key = request.peer, request.scheme, request.port, request.headers.get(b"host")
-    known = _fields_memo.get(key)
-    if known is None:
-        if len(_fields_memo) >= _MEMO_SIZE:
-            _fields_memo.clear()
-        peer, scheme, port, host = key
-        known = _fields_memo[key] = _compose(
-            [], peer, scheme, port, (host or b"").decode("latin-1")
-        )
-    return known
-
-
-def _appended(request: Request) -> RawHeaders:
     headers = request.headers
-    xff = _joined(headers, b"x-forwarded-for")
+    said: tuple[str, ...] = ()
+    if request.trusted:
+        said = tuple([_joined(headers, name) for name in _SAID])
+    key = request.peer, request.scheme, request.port, headers.get(b"host"), said
+    fields = _fields_memo.get(key)
+    if fields is None:
+        fields = _own(*key)
+        if len(key[3] or b"") + sum(map(len, said)) <= _MEMO_KEY:
+            if len(_fields_memo) >= _MEMO_SIZE:
+                _fields_memo.clear()
+            _fields_memo[key] = fields
+    if request.trusted:
+        return [*[pair for pair in headers.raw if pair[0] in PROXY_FIELDS], *fields]
+    return fields
+
+
+def _own(
+    peer: str, scheme: str, port: int, host: bytes | None, said: tuple[str, ...]
+) -> RawHeaders:
+    """The fields for one peer; `said` is what it told itself, empty unless it is trusted."""
+    name = (host or b"").decode("latin-1")
+    if not said:
+        return _compose([], peer, scheme, port, name)
+    xff, forwarded, claimed, asked = said
     if xff:
-        chain = [entry for entry in (each.strip(" \t") for each in xff.split(",")) if entry]
+        chain = _entries(xff)[::-1]
     else:
-        hops = _forwarded(_joined(headers, b"forwarded"))
-        chain = [hop.ip or "unknown" for hop in reversed(hops)]
-    host = (headers.get(b"host") or b"").decode("latin-1")
-    claimed = _host(_last(_joined(headers, b"x-forwarded-host")))
-    port = _last(_joined(headers, b"x-forwarded-port"))
-    if _PORT.fullmatch(port):
-        number = int(port)
-    else:
-        # The port we were asked at is the proxy's business; the client used the host's or the
-        # scheme's.
-        number = 0
-    fields = _compose(chain, request.peer, request.scheme, number, claimed or host)
-    return [*(pair for pair in headers.raw if pair[0] in PROXY_FIELDS), *fields]
+        chain = [hop.ip or "unknown" for hop in reversed(_forwarded(forwarded))]
+    # The port that we were asked at is the proxy's business; the client used another one.
+    number = _last(asked)
+    return _compose(
+        chain,
+        peer,
+        scheme,
+        int(number) if _PORT.fullmatch(number) else 0,
+        _host(_last(claimed)) or name,
+    )
 
 
 def _compose(chain: list[str], peer: str, scheme: str, port: int, host: str) -> RawHeaders:

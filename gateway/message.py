@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 RawHeaders = list[tuple[bytes, bytes]]
 NO_BODY: Final = b""
+_NO_PARAMS: Final[Mapping[str, str]] = {}
 
 
 class Headers:
     """Header fields in wire order. Names are given and kept in lower case, as bytes.
 
     `raw` may be read and iterated freely; change it only through the methods, which keep the
-    index right.
+    index right. The list and the index that are given belong to this object from then on.
     """
 
     __slots__ = ("_index", "raw")
@@ -57,7 +58,7 @@ class Headers:
 
     def add(self, name: bytes, value: bytes) -> None:
         """Append a field and leave those of the same name alone."""
-        self.raw = [*self.raw, (name, value)]
+        self.raw.append((name, value))
         if self._index is not None:
             self._index[name] = value
 
@@ -100,8 +101,15 @@ class Request:
     the request came in at, 0 if unknown.
     """
 
-    __slots__ = ("body", "client", "headers", "host", "http_version", "method", "path", "peer",
-                 "port", "query", "scheme", "stream", "trusted")  # fmt: skip
+    # Defaults stand on the class, so that making a request sets only what it has to say.
+    body: bytes | None = NO_BODY
+    stream: AsyncIterator[bytes] | None = None
+    client: str = ""
+    peer: str = ""
+    port: int = 0
+    scheme: str = "http"
+    http_version: str = "1.1"
+    trusted: bool = False
 
     def __init__(
         self,
@@ -109,29 +117,17 @@ class Request:
         path: str,
         query: bytes,
         headers: Headers,
-        *,
-        scheme: str = "http",
         host: str = "",
-        client: str = "",
-        peer: str = "",
-        port: int = 0,
-        http_version: str = "1.1",
-        body: bytes | None = NO_BODY,
-        stream: AsyncIterator[bytes] | None = None,
+        **facts: Any,
     ) -> None:
+        """Make a request; `facts` are further attributes, by name."""
         self.method = method
         self.path = path
         self.query = query
         self.headers = headers
-        self.scheme = scheme
         self.host = host
-        self.client = client
-        self.peer = peer
-        self.port = port
-        self.http_version = http_version
-        self.body = body
-        self.stream = stream
-        self.trusted = False
+        if facts:
+            vars(self).update(facts)
 
 
 class Response:
@@ -142,7 +138,10 @@ class Response:
     `error` is set if the gateway made this answer because something failed.
     """
 
-    __slots__ = ("_on_close", "body", "error", "headers", "status", "stream", "trailers", "tunnel")
+    trailers: RawHeaders | None = None
+    # The open upstream side of an accepted WebSocket (status 101), run by the edge.
+    tunnel: Tunnel | None = None
+    _on_close: list[Callable[[], None]] | None = None
 
     def __init__(
         self,
@@ -157,10 +156,6 @@ class Response:
         self.body = body
         self.stream = stream
         self.error = error
-        self.trailers: RawHeaders | None = None
-        # The open upstream side of an accepted WebSocket (status 101), run by the edge.
-        self.tunnel: Tunnel | None = None
-        self._on_close: list[Callable[[], None]] | None = None
 
     def on_close(self, release: Callable[[], None]) -> None:
         """Have `release` called when the body has ended or was given up. It must not block."""
@@ -213,45 +208,41 @@ class Exchange:
     time, waiting and streaming. `state` is for plugins; keys should be their names.
     """
 
-    __slots__ = ("bytes_in", "bytes_out", "client_gone", "client_informational", "correlation_id", "deadline",
-                 "error", "error_detail", "generation", "on_finish", "params", "principal", "raw_params", "refusal",
-                 "reply_headers", "reported", "request", "response_status", "route", "started",
-                 "state", "subprotocols", "target", "task", "timed_out", "trace", "upstream",
-                 "upstream_seconds", "upstream_status")  # fmt: skip
+    # Defaults stand on the class, so that making an exchange sets only what every one has.
+    route: str = ""
+    generation: int = 0
+    params: Mapping[str, str] = _NO_PARAMS
+    # The same as they stood in the path, still encoded, for putting into another path.
+    raw_params: Mapping[str, str] = _NO_PARAMS
+    # Why the edge found no route for it; the chain of unmatched requests ends with this.
+    refusal: Rejection | None = None
+    correlation_id: str = ""
+    trace: TraceContext | None = None
+    principal: Principal | None = None
+    deadline: float | None = None
+    timed_out: bool = False
+    client_gone: bool = False
+    task: asyncio.Task[Any] | None = None
+    client_informational: Callable[[int, RawHeaders], None] | None = None
+    # What a WebSocket handshake offers; None for every other exchange.
+    subprotocols: list[str] | None = None
+    upstream: str = ""
+    target: str = ""
+    upstream_seconds: float = 0.0
+    upstream_status: int = 0
+    response_status: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    error: ErrorCode | None = None
+    error_detail: str = ""
+    reported: list[str] | None = None
+    state: dict[str, Any] | None = None
 
     def __init__(self, request: Request, started: float) -> None:
         self.request = request
         self.started = started
-        self.route = ""
-        self.params: Mapping[str, str] = _NO_PARAMS
-        # The same as they stood in the path, still encoded, for putting into another path.
-        self.raw_params: Mapping[str, str] = _NO_PARAMS
-        self.correlation_id = ""
-        self.trace: TraceContext | None = None
-        self.principal: Principal | None = None
-        self.deadline: float | None = None
-        self.timed_out = False
-        self.client_gone = False
-        self.task: asyncio.Task[Any] | None = None
         self.reply_headers: RawHeaders = []
         self.on_finish: list[Callable[[Exchange], None]] = []
-        self.client_informational: Callable[[int, RawHeaders], None] | None = None
-        self.upstream = ""
-        self.target = ""
-        self.upstream_seconds = 0.0
-        self.upstream_status = 0
-        self.response_status = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.error: ErrorCode | None = None
-        self.error_detail = ""
-        self.reported: list[str] | None = None
-        self.state: dict[str, Any] | None = None
-        # Why the edge found no route for it; the chain of unmatched requests ends with this.
-        self.refusal: Rejection | None = None
-        # What a WebSocket handshake offers; None for every other exchange.
-        self.subprotocols: list[str] | None = None
-        self.generation = 0
 
     def refuse(self, failure: Rejection | GatewayError) -> Response:
         """The problem response for a refusal or a failure, noted for log and metrics."""
@@ -276,9 +267,6 @@ class Exchange:
         if self.error is None:
             self.error = failure.kind
             self.error_detail = failure.detail
-
-
-_NO_PARAMS: Final[Mapping[str, str]] = {}
 
 
 class TraceContext(msgspec.Struct, gc=False):

@@ -117,7 +117,8 @@ class Runtime:
         instance: str = "local",
     ) -> None:
         self.clock: Clock = clock or SystemClock()
-        self.random = rng or random.SystemRandom()
+        # Ids, sampling and tie-breaking; nothing that must be secret.
+        self.random = rng or random.Random()  # noqa: S311
         self.metrics = Metrics(self.clock, version)
         self.pseudonym = f"lockgate-{instance}"
         self.ready = False

@@ -44,8 +44,8 @@ def request(
     port: int = 8080,
 ) -> Request:
     """A request with these fields."""
-    made = Request("GET", "/", b"", headers(*fields), peer=peer, scheme=scheme, port=port)
-    made.trusted = trusted
+    made = Request("GET", "/", b"", headers(*fields))
+    made.peer, made.scheme, made.port, made.trusted = peer, scheme, port, trusted
     return made
 
 
@@ -176,6 +176,9 @@ def test_a_very_long_chain() -> None:
 
     assert client(("x-forwarded-for", chain)) == "10.0.0.2"
     assert client(("x-forwarded-for", "," * 30_000)) == PEER
+    told = sent(request(("x-forwarded-for", chain), peer=PEER, trusted=True))
+    assert told["x-forwarded-for"].count(",") == 32
+    assert told["forwarded"].count("for=") == 33
 
 
 def test_memory_is_bounded() -> None:
@@ -186,7 +189,10 @@ def test_memory_is_bounded() -> None:
             PEER, headers(("x-forwarded-for", f"198.51.{number // 250}.{number % 250}"))
         )
 
+    proxies.resolve(PEER, headers(("x-forwarded-for", "198.51.100.1, " * 100)))
+
     assert len(proxies._memo) <= 4096
+    assert max(sum(map(len, key)) for key in proxies._memo) <= 512
 
 
 @given(
@@ -204,8 +210,8 @@ def test_memory_is_bounded() -> None:
 def test_never_raises(raw: list[tuple[bytes, bytes]]) -> None:
     """Whatever a trusted proxy passes on, there is an answer, and its address is one or empty."""
     seen = PROXIES.resolve(PEER, Headers(raw))
-    made = Request("GET", "/", b"", Headers(raw), peer=PEER)
-    made.trusted = True
+    made = Request("GET", "/", b"", Headers(raw))
+    made.peer, made.trusted = PEER, True
 
     assert seen.ip == "" or node_address(seen.ip) == seen.ip
     for _, value in forwarding_fields(made):

@@ -8,8 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from gateway.config.issues import ConfigErrors, Issue
-from gateway.config.loader import Configuration
+from gateway.config.issues import ConfigErrors
 from gateway.errors import ConfigError
 
 
@@ -44,15 +43,3 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         context = click.get_current_context()
         styled = click.style(line, bold=True) if number == 0 else line
         click.echo(styled, color=context.find_root().color)
-
-
-def located(error: ConfigError, configuration: Configuration) -> ConfigErrors:
-    """An error found while building, with the place in the file where its key stands."""
-    if isinstance(error, ConfigErrors):
-        return error
-    position = configuration.locate(error.path)
-    file, *numbers = position.rsplit(":", 2)
-    if len(numbers) != 2 or not all(number.isdigit() for number in numbers):
-        file, numbers = position, ["0", "0"]
-    line, column = (int(number) for number in numbers)
-    return ConfigErrors([Issue(file, line, column, error.path, error.message)])

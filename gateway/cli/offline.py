@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.cli.console import located
 from gateway.errors import ConfigError
 from gateway.runtime import Loaded, Runtime, Snapshot
-from gateway.server.sources import load_configuration
+from gateway.server.sources import load_configuration, located
 from gateway.settings import load_settings
 
 T = TypeVar("T")

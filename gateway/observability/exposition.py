@@ -1,29 +1,22 @@
 """A snapshot as text for Prometheus: the 0.0.4 format, or OpenMetrics 1.0.0 if that is asked for.
 
-The only module that imports prometheus_client, and only its renderers: nothing is counted there.
-Rendering thousands of series takes a while; call it in a thread.
+Own code, because the text is simple and the time is not: with 10,000 busy routes there are half a
+million lines, for which prometheus_client's renderer takes 30 times as long as this one, with the
+data path waiting for the interpreter. The tests read the result with prometheus_client's parsers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import accumulate
 from typing import Final
-
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.exposition import generate_latest as generate_text
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
-from prometheus_client.registry import Collector, CollectorRegistry
-from prometheus_client.utils import floatToGoString
 
 from gateway.observability.snapshot import Declaration, Family, Kind, Sample, Snapshot
 
 TEXT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+_SPECIAL: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+_SPECIAL_IN_HELP: Final = str.maketrans({"\\": r"\\", "\n": r"\n"})
 
 
 def wants_openmetrics(accept: str) -> bool:
@@ -37,52 +30,53 @@ def wants_openmetrics(accept: str) -> bool:
 
 
 def render(snapshot: Snapshot, openmetrics: bool) -> bytes:
-    """The snapshot in one of the two formats."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_SnapshotCollector(snapshot))
-    if not openmetrics:
-        return generate_text(registry)
-    text: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
-    return text
+    """The snapshot in one of the two formats. Takes a while for thousands of series: call it in a
+    thread.
+    """
+    lines: list[str] = []
+    for family in snapshot.families:
+        lines.extend(_head(family.declaration, openmetrics))
+        series = _histogram if family.declaration.kind is Kind.HISTOGRAM else _plain
+        lines.extend(series(family))
+    if openmetrics:
+        lines.append("# EOF\n")
+    return "".join(lines).encode("utf-8", "backslashreplace")
 
 
-class _SnapshotCollector(Collector):
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+def _head(declaration: Declaration, openmetrics: bool) -> tuple[str, str]:
+    name, text = declaration.name, declaration.help
+    if openmetrics:
+        # There the family has the bare name, its samples end in _total, and HELP escapes quotes.
+        name = name.removesuffix("_total") if declaration.kind is Kind.COUNTER else name
+        text = text.translate(_SPECIAL)
+    else:
+        text = text.translate(_SPECIAL_IN_HELP)
+    return f"# HELP {name} {text}\n", f"# TYPE {name} {declaration.kind.value}\n"
 
-    def describe(self) -> Iterable[Metric]:
-        return ()
 
-    def collect(self) -> Iterator[Metric]:
-        for family in self._snapshot.families:
-            yield _metric(family)
-
-
-def _metric(family: Family) -> Metric:
-    declaration = family.declaration
-    labels = declaration.labels
-    if declaration.kind is Kind.HISTOGRAM:
-        histogram = HistogramMetricFamily(declaration.name, declaration.help, labels=labels)
-        for sample in family.samples:
-            histogram.add_metric(sample.labels, _buckets(declaration, sample), sample.value)
-        return histogram
-    kind = CounterMetricFamily if declaration.kind is Kind.COUNTER else GaugeMetricFamily
-    metric = kind(declaration.name, declaration.help, labels=labels)
+def _plain(family: Family) -> Iterator[str]:
+    name = family.declaration.name
     for sample in family.samples:
-        metric.add_metric(sample.labels, sample.value)
-    return metric
+        labels = _labels(family.declaration, sample)
+        yield f"{name}{{{labels}}} {sample.value}\n" if labels else f"{name} {sample.value}\n"
 
 
-def _buckets(declaration: Declaration, sample: Sample) -> list[tuple[str, float]]:
-    """Cumulative counts with their bounds as text, as the formats want them."""
-    total = 0
-    buckets: list[tuple[str, float]] = []
-    for bound, count in zip((*declaration.bounds, float("inf")), sample.counts, strict=True):
-        total += count
-        buckets.append((_bound(bound), total))
-    return buckets
+def _histogram(family: Family) -> Iterator[str]:
+    """Cumulative counts by bound, then the count and the sum."""
+    name = family.declaration.name
+    bounds = [*(repr(float(bound)) for bound in family.declaration.bounds), "+Inf"]
+    for sample in family.samples:
+        labels = _labels(family.declaration, sample)
+        before = f'{name}_bucket{{{labels},le="' if labels else f'{name}_bucket{{le="'
+        for bound, count in zip(bounds, accumulate(sample.counts), strict=True):
+            yield f'{before}{bound}"}} {count}\n'
+        of = f"{{{labels}}}" if labels else ""
+        yield f"{name}_count{of} {sum(sample.counts)}\n"
+        yield f"{name}_sum{of} {sample.value}\n"
 
 
-def _bound(value: float) -> str:
-    text: str = floatToGoString(value)  # type: ignore[no-untyped-call]
-    return text
+def _labels(declaration: Declaration, sample: Sample) -> str:
+    return ",".join(
+        f'{label}="{value.translate(_SPECIAL)}"'
+        for label, value in zip(declaration.labels, sample.labels, strict=True)
+    )

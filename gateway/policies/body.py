@@ -42,7 +42,7 @@ class BodyPolicy(Guard):
     default: ClassVar[Any] = {}
 
     def __init__(self, limit: int | None, report: Report | None = None) -> None:
-        """Keep the limit; a body found too long on the way is told to `report` if given, and passes."""
+        """Keep the limit; with `report`, a longer streamed body is told there, and passes."""
         self._limit = limit
         self._report = report
         self._detail = f"the body may have {limit} bytes"

@@ -72,13 +72,13 @@ class DeadlinePolicy(Around):
             # Somebody further in caught the cancellation; the time is over all the same.
             response.close()
             self._translate(exchange, None)
-        if _is_endless(response):
-            timer.cancel()
-            exchange.deadline = earlier
-        elif response.body is None:
+        if response.body is None and not _is_endless(response):
             response.on_close(timer.cancel)
-        else:
-            timer.cancel()
+            return response
+        timer.cancel()
+        if response.body is None or response.status == 101:
+            # What goes on from here is not measured, further in neither.
+            exchange.deadline = earlier
         return response
 
     def _translate(self, exchange: Exchange, error: BaseException | None) -> None:

@@ -51,6 +51,8 @@ __all__ = [
 
 OPTIONS: Final = "OPTIONS"
 _MEMO_SIZE: Final = 1024
+# No name is longer (RFC 1035 section 2.3.4), so no pattern can mean a longer one.
+_MAX_NAME: Final = 255
 _NO_PARAMS: Final[dict[str, str]] = {}
 
 
@@ -171,9 +173,11 @@ class RouteTable(Generic[V]):
         return Match(route.value, raw, raw)
 
     def _chain(self, host: str) -> tuple[Tree[V], ...]:
-        patterns = [host, *("*." + above for above in parents(host)), ""]
+        patterns = [""]
+        if len(host) <= _MAX_NAME:
+            patterns = [host, *("*." + above for above in parents(host)), ""]
         chain = tuple(self._trees[each] for each in patterns if each in self._trees)
-        if len(self._chains) < _MEMO_SIZE:
+        if len(self._chains) < _MEMO_SIZE and len(host) <= _MAX_NAME:
             self._chains[host] = chain
         return chain
 

@@ -7,7 +7,7 @@ Reading the socket, timeouts and closing belong to `protocol.py`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -69,8 +69,28 @@ class Cycle:
         if body is not None:
             self._expects_continue = self.head.expect_continue and not (body.size or body.done)
         shared = protocol.shared
-        self._task = task = shared.loop.create_task(self._run(self._scope()))
+        serve = shared.serve
+        if serve is not None:
+            answering = serve(self)
+        else:
+            answering = shared.app(self._scope(), self.receive, self.send)
+        self._task = task = shared.loop.create_task(self._run(answering))
         shared.state.tasks.add(task)
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """The address of the peer; None on a unix socket."""
+        return self._protocol.client
+
+    @property
+    def server(self) -> tuple[str, int | None] | None:
+        """The address that the client connected to."""
+        return self._protocol.server
+
+    @property
+    def secure(self) -> bool:
+        """Whether the connection is TLS."""
+        return self._protocol.secure
 
     def _scope(self) -> dict[str, Any]:
         head, protocol = self.head, self._protocol
@@ -97,10 +117,10 @@ class Cycle:
             "extensions": extensions,
         }
 
-    async def _run(self, scope: dict[str, Any]) -> None:
+    async def _run(self, answering: Awaitable[None]) -> None:
         shared = self._protocol.shared
         try:
-            await shared.app(scope, self.receive, self.send)
+            await answering
         except asyncio.CancelledError:
             if not self.complete and not self.disconnected:
                 self._fail("the application was cancelled")
@@ -294,6 +314,8 @@ class Cycle:
         Raises RuntimeError for messages out of order, or a body that is not its Content-Length.
         """
         if self.disconnected or self.failure is not None:
+            # An application that streams without end must not keep the loop to itself here.
+            await asyncio.sleep(0)
             return
         if self.complete:
             raise RuntimeError("the answer is complete already")

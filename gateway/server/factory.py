@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from typing import Any
 
@@ -14,8 +15,11 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from gateway.clock import Clock, SystemClock
+from gateway.server.cycle import Cycle
 from gateway.server.protocol import HttpProtocol
 from gateway.server.settings import ServerSettings
+
+Serve = Callable[[Cycle], Awaitable[None]]
 
 
 class HttpFactory:
@@ -52,6 +56,9 @@ class HttpFactory:
             config.load()
         self.config = config
         self.app: Any = config.loaded_app
+        # An application may offer more than ASGI: to be handed the cycle itself. It is found only
+        # where nothing is wrapped around the application.
+        self.serve: Serve | None = getattr(self.app, "serve", None)
         self.root_path = config.root_path
         self.state = server_state
         self.app_state = app_state

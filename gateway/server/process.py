@@ -49,13 +49,14 @@ class Process:
         plane: Plane,
         admin: AdminPort | None,
         *,
+        began: float,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._plane = plane
         self._admin = admin
-        self._reloader = Reloader(settings, loaded, plane.apply, clock, metrics)
+        self._reloader = Reloader(settings, loaded, began, plane.apply, clock, metrics)
         self._background: set[asyncio.Task[Any]] = set()
         self._listener: Listener | None = None
 
@@ -97,7 +98,7 @@ class Process:
         if self._settings.watch == "off":
             return
         watcher = Watcher(
-            lambda: self._reloader.watched,
+            self._reloader.served,
             lambda: self._reloader.reload("file"),
             polling=self._settings.watch == "polling",
         )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -22,7 +23,12 @@ from gateway.config.loader import Configuration
 from gateway.errors import ConfigError
 from gateway.observability.metrics import Metrics
 from gateway.runtime import Loaded
-from gateway.server.sources import load_configuration, needs_restart, watched_files
+from gateway.server.sources import (
+    load_configuration,
+    located,
+    needs_restart,
+    watched_files,
+)
 from gateway.server.watch import Watched
 from gateway.settings import Settings
 
@@ -35,15 +41,23 @@ _LOGGED_ISSUES: Final = 50
 class Reloader:
     """Holds what is served now, and replaces it.
 
-    `apply` makes a loaded configuration the one that serves, whole or not at all, and returns its
-    generation. It raises ConfigErrors or ConfigError if it can't be built, and anything else if it
-    could not be brought about.
+    `loaded` is the first configuration, which was read from `began` on (Unix time, by the clock
+    that file systems stamp with). `apply` makes a loaded configuration the one that serves, whole
+    or not at all, and returns its generation; it raises ConfigErrors or ConfigError if it can't be
+    built, and anything else if it could not be brought about.
     """
 
     def __init__(
-        self, settings: Settings, loaded: Loaded, apply: Apply, clock: Clock, metrics: Metrics
+        self,
+        settings: Settings,
+        loaded: Loaded,
+        began: float,
+        apply: Apply,
+        clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
+        self._began = began
         self._apply = apply
         self._clock = clock
         self._metrics = metrics
@@ -51,6 +65,7 @@ class Reloader:
         self._next: asyncio.Task[ReloadInfo] | None = None
         self._running: set[asyncio.Task[ReloadInfo]] = set()
         self._stamp = ""
+        self._settled = False
         self.loaded = loaded
         self.loaded_at = clock.wall()
         self.generation = 0
@@ -61,15 +76,18 @@ class Reloader:
         """What is served now."""
         return self.loaded.configuration
 
-    @property
-    def watched(self) -> Watched:
-        """The files behind what is served now."""
-        return watched_files(self._settings, self.configuration)
+    def served(self) -> tuple[Watched, str]:
+        """The files behind what is served now, and their stamp when it was loaded.
+
+        The stamp is empty if they may have changed while they were read: then nobody knows.
+        """
+        watched = watched_files(self._settings, self.configuration)
+        return watched, self._stamp if self._settled else ""
 
     async def start(self) -> None:
-        """Apply the first configuration. Raises what `apply` raises."""
-        self._stamp = await asyncio.to_thread(self.watched.stamp)
-        self.generation = await self._apply(self.loaded)
+        """Apply the first configuration. Raises what `apply` raises, with places in the files."""
+        self._stamp, self._settled = await self._inspect(self.loaded, self._began)
+        self.generation = await self._build(self.loaded)
         self.loaded_at = self._clock.wall()
 
     async def reload(self, cause: str) -> ReloadInfo:
@@ -100,27 +118,40 @@ class Reloader:
 
     async def _attempt(self, cause: str) -> ReloadInfo:
         try:
+            began = time.time()
             loaded = await asyncio.to_thread(load_configuration, self._settings, os.environ)
             fixed = needs_restart(self._settings, self.configuration, loaded.configuration)
             if fixed:
                 raise ConfigErrors(fixed)
-            watched = watched_files(self._settings, loaded.configuration)
-            stamp = await asyncio.to_thread(watched.stamp)
+            stamp, settled = await self._inspect(loaded, began)
             changed = (
                 stamp != self._stamp
                 or loaded.configuration.fingerprint != self.configuration.fingerprint
             )
             if changed:
-                self.generation = await self._apply(loaded)
+                self.generation = await self._build(loaded)
                 self.loaded_at = self._clock.wall()
                 self.loaded, self._stamp = loaded, stamp
-        except (ConfigErrors, ConfigError) as error:
+            self._settled = settled
+        except ConfigError as error:
             return self._outcome(cause, loaded=self.loaded, errors=issues_of(error))
         except Exception as error:
             # Whatever else went wrong, what served before still serves: say so and go on.
             logger.exception("the reload failed")
             return self._outcome(cause, loaded=self.loaded, errors=[_internal(error)])
         return self._outcome(cause, loaded=loaded, changed=changed)
+
+    async def _build(self, loaded: Loaded) -> int:
+        try:
+            return await self._apply(loaded)
+        except ConfigError as error:
+            raise located(error, loaded.configuration) from error
+
+    async def _inspect(self, loaded: Loaded, began: float) -> tuple[str, bool]:
+        """The stamp of the files, and whether they can't have changed since `began`."""
+        watched = watched_files(self._settings, loaded.configuration)
+        stamp = await asyncio.to_thread(watched.stamp)
+        return stamp, not await asyncio.to_thread(watched.touched_since, began)
 
     def _outcome(
         self,
@@ -160,7 +191,7 @@ class Reloader:
             logger.info("reload: nothing has changed", extra=facts)
 
 
-def issues_of(error: ConfigErrors | ConfigError) -> list[IssueInfo]:
+def issues_of(error: ConfigError) -> list[IssueInfo]:
     """Every issue of a refused configuration, as plain data."""
     if isinstance(error, ConfigErrors):
         return [issue_info(each) for each in error.issues]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ def run(settings: Settings, *, stock: bool = False) -> Exit:
     `stock` serves with uvicorn's own HTTP implementation. Raises ConfigErrors, ConfigError and
     StartupError, each before anything was served.
     """
+    began = time.time()
     loaded = load_configuration(settings, os.environ)
     for line in unknown_settings(os.environ):
         logger.warning("%s", line)
@@ -58,7 +60,7 @@ def run(settings: Settings, *, stock: bool = False) -> Exit:
             [admin] = bind(server.admin, "server.admin")
             made.append(server.admin)
             sockets += admin
-        return _serve(settings, loaded, groups, admin, stock=stock)
+        return _serve(settings, loaded, began, groups, admin, stock=stock)
     finally:
         close_all(sockets)
         for address in made:
@@ -68,6 +70,7 @@ def run(settings: Settings, *, stock: bool = False) -> Exit:
 def _serve(
     settings: Settings,
     loaded: Loaded,
+    began: float,
     groups: list[list[socket]],
     admin: list[socket],
     *,
@@ -81,7 +84,7 @@ def _serve(
     async def main() -> Exit:
         plane, metrics = _plane(settings, groups, instance, clock, stock=stock)
         port = _admin_port(admin) if admin else None
-        process = Process(settings, loaded, plane, port, clock=clock, metrics=metrics)
+        process = Process(settings, loaded, plane, port, began=began, clock=clock, metrics=metrics)
         return await process.run()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gateway.config.issues import Issue
+from gateway.config.issues import ConfigErrors, Issue
 from gateway.config.loader import Configuration
 from gateway.config.types import parse_cidr
 from gateway.errors import ConfigError
@@ -79,6 +79,14 @@ def needs_restart(settings: Settings, old: Configuration, new: Configuration) ->
     if (before.tls is None) != (after.tls is None):
         changed.append("tls")
     return [_restart_issue(new, f"server.{key}") for key in changed]
+
+
+def located(error: ConfigError, configuration: Configuration) -> ConfigErrors:
+    """An error that was found while building, with the place in the file where its key stands."""
+    if isinstance(error, ConfigErrors):
+        return error
+    file, line, column = _position(configuration.locate(error.path))
+    return ConfigErrors([Issue(file, line, column, error.path, error.message)])
 
 
 def _restart_issue(configuration: Configuration, path: str) -> Issue:

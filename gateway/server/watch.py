@@ -23,9 +23,10 @@ logger = logging.getLogger("gateway.reload")
 
 DEBOUNCE_MS: Final = 200
 STEP_MS: Final = 100
-LOOK_EVERY: Final = 5.0
+LOOK_EVERY: Final = 2.0
 POLL_EVERY: Final = 1.0
 _MAX_LINKS: Final = 40
+_CLOCK_STEP_S: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,19 @@ class Watched:
                 found.append((str(path), status.st_mtime_ns, status.st_size, status.st_ino))
         return tuple(found)
 
+    def touched_since(self, wall: float) -> bool:
+        """Whether a file, or a directory around one, may have changed after `wall` (Unix time)."""
+        # File systems stamp with a clock that runs in steps.
+        since = (wall - _CLOCK_STEP_S) * 1e9
+        for path in (*self.present(), *self.directories()):
+            try:
+                status = path.stat()
+            except OSError:
+                return True
+            if max(status.st_mtime_ns, status.st_ctime_ns) >= since:
+                return True
+        return False
+
     def present(self) -> list[Path]:
         """The files, and whatever the globs match now, in a fixed order."""
         matched = {
@@ -78,72 +92,68 @@ class Watched:
 class Watcher:
     """Calls `on_change` when the content of the watched files is another than last time.
 
-    `watched` is asked again after each change, because a reload may bring other files.
+    `served` gives the files of what is served and the stamp they had when it was loaded. It is
+    asked again after each change, because a reload may bring other files.
     """
 
     def __init__(
         self,
-        watched: Callable[[], Watched],
+        served: Callable[[], tuple[Watched, str]],
         on_change: Callable[[], Awaitable[object]],
         *,
         polling: bool = False,
     ) -> None:
-        self._watched = watched
+        self._served = served
         self._on_change = on_change
         self._polling = polling
-        # Set once changes are noticed from here on; tests and the start wait for it.
-        self.armed = asyncio.Event()
+        self._watched, self._stamp = served()
+        self._signature: object = None
 
     async def run(self) -> None:
         """Watch until cancelled. Never raises for what happens in the file system."""
-        watched = self._watched()
-        stamp = await asyncio.to_thread(watched.stamp)
-        signature = watched.signature()
         while True:
-            async for _ in self._wakeups(watched):
-                latest = await asyncio.to_thread(watched.signature)
-                if latest == signature:
-                    continue
-                signature = latest
-                newest = await asyncio.to_thread(watched.stamp)
-                if newest != stamp:
+            directories = self._watched.directories()
+            async for _ in self._wakeups(directories):
+                await self._look()
+                # Others after a reload, and others after a directory or a link was replaced.
+                if directories != self._watched.directories() and not self._polling:
                     break
-                # The links or directories behind the files may be new ones, so watch them anew.
-                if self._moved(watched):
-                    break
-            if newest != stamp:
-                await self._on_change()
-            # Files that the reload brought are taken as it saw them; what was known before keeps
-            # the stamp of before the reload, so that a change during it is seen.
-            following = self._watched()
-            stamp = newest if following == watched else await asyncio.to_thread(following.stamp)
-            watched, signature = following, () if following == watched else following.signature()
 
-    async def _wakeups(self, watched: Watched) -> AsyncIterator[None]:
-        """Yield whenever it may be worth looking at the files."""
+    async def _look(self) -> None:
+        watched = self._watched
+        signature = await asyncio.to_thread(watched.signature)
+        if signature == self._signature:
+            return
+        self._signature = signature
+        stamp = await asyncio.to_thread(watched.stamp)
+        if stamp == self._stamp:
+            return
+        await self._on_change()
+        self._watched, loaded = self._served()
+        # After a refusal the old files are still the ones to watch; what was seen just now is not
+        # tried again until it changes.
+        self._stamp = stamp if self._watched == watched else loaded
+        self._signature = None
+
+    async def _wakeups(self, directories: Sequence[Path]) -> AsyncIterator[None]:
+        """Yield whenever it may be worth looking at the files, and at once."""
+        yield
         if not self._polling:
-            self._armed_for = watched.directories()
             try:
-                async for _ in _announcements(self._armed_for, self.armed):
+                async for _ in _announcements(directories):
                     yield
             except OSError as error:
                 logger.warning("watching files fails (%s); looking at them instead", error)
                 self._polling = True
-        self._armed_for = []
-        self.armed.set()
         while True:
             await asyncio.sleep(POLL_EVERY)
             yield
 
-    def _moved(self, watched: Watched) -> bool:
-        return bool(self._armed_for) and self._armed_for != watched.directories()
 
-
-async def _announcements(directories: Sequence[Path], armed: asyncio.Event) -> AsyncIterator[None]:
+async def _announcements(directories: Sequence[Path]) -> AsyncIterator[None]:
     # Imported here because a gateway that does not watch should not pay for it.
     from watchfiles import awatch
 
-    armed.set()
     changes = awatch(
         *directories,
         watch_filter=None,

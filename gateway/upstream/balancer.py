@@ -1,7 +1,7 @@
 """Which target gets the next request. Pure state machines: no clock, no I/O, no exchange.
 
 A balancer is asked with the targets that were tried already, so that a failed connect moves on to
-another one. A target of weight 0 takes no traffic, as long as there is another.
+another one. A target of weight 0 takes no traffic; the configuration sees to it that one has more.
 """
 
 from __future__ import annotations
@@ -50,24 +50,26 @@ def smooth_cycle(weights: Sequence[int]) -> list[int]:
 class RoundRobin:
     """Smooth weighted round robin. It starts anywhere, so that workers do not march in step."""
 
-    __slots__ = ("_cycle", "_next", "_targets")
+    __slots__ = ("_cycle", "_next", "_next_other")
 
     def __init__(self, targets: Sequence[Target], random: random.Random) -> None:
-        self._targets = targets
         self._cycle = [targets[i] for i in smooth_cycle([target.weight for target in targets])]
-        self._next = random.randrange(len(self._cycle)) if self._cycle else 0
+        self._next = self._next_other = random.randrange(len(self._cycle))
 
     def choose(self, tried: Collection[Target] = ()) -> Target | None:
         """The next target in the cycle that was not tried."""
         cycle = self._cycle
+        if not tried:
+            self._next = (self._next + 1) % len(cycle)
+            return cycle[self._next]
+        # Stand-ins are taken from a rotation of their own: otherwise the turn behind a dead target
+        # would always be used up, and the dead one asked twice as often.
         for _ in cycle:
-            self._next += 1
-            if self._next >= len(cycle):
-                self._next = 0
-            target = cycle[self._next]
+            self._next_other = (self._next_other + 1) % len(cycle)
+            target = cycle[self._next_other]
             if target not in tried:
                 return target
-        return _first_left(self._targets, tried)
+        return None
 
 
 class LeastRequests:
@@ -94,13 +96,7 @@ class LeastRequests:
             load = (target.active + 1) / target.weight
             if best is None or load < lowest:
                 best, lowest = target, load
-        return best or _first_left(targets, tried)
-
-
-def _first_left(targets: Sequence[Target], tried: Collection[Target]) -> Target | None:
-    if any(target.weight for target in targets):
-        return None
-    return next((target for target in targets if target not in tried), None)
+        return best
 
 
 def make_balancer(kind: str, targets: Sequence[Target], random: random.Random) -> Balancer:

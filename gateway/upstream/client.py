@@ -14,7 +14,7 @@ from typing import Any, Final
 from gateway.clock import Clock
 from gateway.config.model import UpstreamConfig
 from gateway.errors import GatewayError, UpstreamError
-from gateway.message import Exchange, RawHeaders, Response
+from gateway.message import Exchange, RawHeaders, Request, Response
 from gateway.observability.metrics import Metrics
 from gateway.upstream.balancer import make_balancer
 from gateway.upstream.connection import StaleConnection, UpstreamConnection
@@ -134,21 +134,20 @@ class Upstream:
         connection = self._pools[chosen].take(began)
         if connection is None:
             connection = await self._connect(exchange, chosen, began)
+        may_repeat = True
         while True:
             waiter = self._begin(connection, exchange, method, target, fields, began)
             try:
                 return await waiter
-            except StaleConnection as stale:
-                self._count(exchange, connection.target, stale, began)
-                if method not in _IDEMPOTENT or request.body is None:
-                    raise
             except UpstreamError as error:
-                self._count(exchange, connection.target, error, began)
-                raise
+                if not (may_repeat and _is_repeatable(error, request, method)):
+                    self._count(exchange, connection.target, error, began)
+                    raise
             except BaseException:
-                connection.abandon(waiter)
+                if connection.abandon(waiter):
+                    exchange.upstream_seconds += self._now() - began
                 raise
-            began = self._now()
+            may_repeat = False
             connection = await self._reconnect(exchange, connection.target, began)
 
     def _begin(
@@ -171,7 +170,8 @@ class Upstream:
                 framing = streaming_fields(length)
                 head = encode_head(method, target, fields, chosen.authority, framing)
                 waiter = connection.begin(exchange, method, head, b"", began)
-                connection.attach(Upload(connection, stream, length))
+                if not waiter.done():
+                    connection.attach(Upload(connection, stream, length))
                 return waiter
             body = body or b""
             framing = framing_fields(method, body)
@@ -350,6 +350,13 @@ class Upstream:
 
     def __repr__(self) -> str:
         return f"<Upstream {self.name}: {', '.join(map(repr, self._pools.values()))}>"
+
+
+def _is_repeatable(error: UpstreamError, request: Request, method: str) -> bool:
+    """Whether a fresh connection may be tried: nothing left, or doing it twice does no harm."""
+    if not isinstance(error, StaleConnection):
+        return False
+    return not error.sent or (method in _IDEMPOTENT and request.body is not None)
 
 
 class _Release:

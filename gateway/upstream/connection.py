@@ -128,7 +128,12 @@ class UpstreamConnection(Link):
         self._waiter = waiter = self._loop.create_future()
         transport = self._transport
         assert transport is not None
-        if len(body) <= _COPY:
+        if transport.is_closing():
+            # It broke after it was handed over; connection_lost is on its way.
+            error = self._error(UPSTREAM_RESET, "before anything was sent", StaleConnection)
+            error.sent = False
+            self._lose(error)
+        elif len(body) <= _COPY:
             transport.write(head + body if body else head)
         else:
             transport.write(head)
@@ -139,12 +144,17 @@ class UpstreamConnection(Link):
         """Tie the sending of the request's body to this exchange."""
         self._upload = upload
 
-    def abandon(self, waiter: asyncio.Future[Response]) -> None:
-        """The answer is not awaited any more: cut the connection unless it is another's by now."""
+    def abandon(self, waiter: asyncio.Future[Response]) -> bool:
+        """The answer is not awaited any more: cut the connection unless it is another's by now.
+
+        True if no answer had begun.
+        """
         if self._waiter is waiter:
             self._shut(abort=True)
         elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             waiter.result().close()
+            return False
+        return True
 
     # What the two bodies use
 

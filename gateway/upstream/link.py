@@ -80,7 +80,7 @@ class Link(asyncio.Protocol):
             # that hides the answer, so let the loop read first.
             await asyncio.sleep(0)
         transport = self._transport
-        if self._cut or transport is None:
+        if self._cut or transport is None or transport.is_closing():
             return
         for piece in pieces:
             transport.write(piece)
@@ -105,7 +105,8 @@ class Link(asyncio.Protocol):
 
     def _write_moved(self) -> bool:
         """Whether some of what waited to be written has left since this was last asked."""
-        assert self._transport is not None
+        if self._transport is None or self._transport.is_closing():
+            return False
         before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
         return self._unsent < before
 
@@ -120,7 +121,9 @@ class Link(asyncio.Protocol):
         if self._reading_paused and self._transport is not None:
             self._reading_paused = False
             self._moved()
-            self._transport.resume_reading()
+            # uvloop raises on a transport that has failed and whose connection_lost is under way.
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
 
     # Standing still
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from typing import Any
 
 import pytest
 
@@ -30,16 +32,24 @@ from tests.support.scripted import (
     close_at_once,
     respond,
 )
-from tests.support.sending import assert_quiet, eventually, fetch, make_exchange, read, running, send
+from tests.support.sending import (
+    assert_quiet,
+    eventually,
+    fetch,
+    make_exchange,
+    read,
+    running,
+    send,
+)
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-async def failing(upstream: Upstream, **exchange: object) -> UpstreamError:
+async def failing(upstream: Upstream, **exchange: Any) -> UpstreamError:
     """The error that the next exchange gets, before or within its body."""
     with pytest.raises(UpstreamError) as caught:
-        await fetch(upstream, **exchange)  # type: ignore[arg-type]
+        await fetch(upstream, **exchange)
     return caught.value
 
 
@@ -188,7 +198,8 @@ async def test_informational_flood() -> None:
     """Interim answers are bounded: a flood of them is an error, not work without end."""
     flood = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 100
     for data in (flood, flood + OK, b"HTTP/1.1 100 Continue\r\n\r\n" * 5000):
-        async with ScriptedUpstream(answer_then_wait(data)) as server, running(server.url) as upstream:
+        script = answer_then_wait(data)
+        async with ScriptedUpstream(script) as server, running(server.url) as upstream:
             assert (await failing(upstream)).kind is INVALID_RESPONSE
 
 
@@ -260,8 +271,6 @@ async def test_unasked_bytes_that_the_loop_has_not_read_yet() -> None:
         assert await fetch(upstream) == b"ok"
         # Written past the loop, in the same iteration in which the next exchange begins.
         raw = server.peers[0].writer.get_extra_info("socket")
-        import os
-
         os.write(raw.fileno(), respond(b"evil"))
         assert await fetch(upstream) == b"ok"
         assert len(server.peers) == 2
@@ -306,7 +315,7 @@ async def test_an_event_stream_may_be_silent() -> None:
 
     async def script(peer: Peer) -> None:
         await peer.request()
-        await peer.send(CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Type: text/event-stream\r\n\r\n"))
+        await peer.send(CHUNKED[:-2] + b"Content-Type: text/event-stream\r\n\r\n")
         await asyncio.sleep(0.2)
         await peer.send(b"5\r\nhello\r\n0\r\n\r\n")
         await peer.until_gone()
@@ -322,7 +331,7 @@ async def test_an_upstream_that_does_not_read() -> None:
     """An upload that the upstream does not take is given up as upstream_write_timeout."""
 
     async def script(peer: Peer) -> None:
-        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        peer.pause_reading()
         await asyncio.sleep(60)
 
     async with (
@@ -334,7 +343,7 @@ async def test_an_upstream_that_does_not_read() -> None:
 
 
 async def test_a_slow_client_is_not_the_upstreams_fault() -> None:
-    """While the client does not read, the upstream is stopped, and not blamed for standing still."""
+    """While the client does not read, the upstream is stopped, not blamed for standing still."""
     size = 4_000_000
 
     async with (

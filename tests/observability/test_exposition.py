@@ -1,6 +1,8 @@
-"""The two text formats, read back by Prometheus's own parsers."""
+"""The two text formats, read back by the parsers of Prometheus's own client."""
 
 from __future__ import annotations
+
+import platform
 
 import pytest
 from prometheus_client.openmetrics.parser import (
@@ -44,7 +46,7 @@ def test_what_was_counted_is_read_back(busy: Metrics, openmetrics: bool) -> None
     assert samples["gateway_requests_total", tuple(sorted(read.items()))] == 3
     assert samples["gateway_requests_in_flight", (("route", "orders.read"),)] == 1
     assert samples["gateway_config_generation", ()] == 2
-    assert samples["gateway_build_info", (("python", pytest_python()), ("version", "1.0"))] == 1
+    assert samples["gateway_build_info", (("python", platform.python_version()), ("version", "1.0"))] == 1
     name = "gateway_request_duration_seconds"
     buckets = [
         value
@@ -59,13 +61,18 @@ def test_what_was_counted_is_read_back(busy: Metrics, openmetrics: bool) -> None
     assert {family.name.removesuffix("_total") for family in families} == declared
 
 
-def pytest_python() -> str:
-    import platform
+def test_label_values_survive_whatever_they_are(busy: Metrics) -> None:
+    """Quotes, backslashes and line feeds come back from both formats as they were."""
+    snapshot = busy.snapshot()
+    for families in (
+        parse_text(render(snapshot, openmetrics=False).decode()),
+        parse_openmetrics(render(snapshot, openmetrics=True).decode()),
+    ):
+        routes = {sample.labels.get("route") for each in families for sample in each.samples}
+        assert 'a "quoted"\\name\nwith a line feed' in routes
 
-    return platform.python_version()
 
-
-def test_an_idle_gateway_renders(busy: Metrics) -> None:
+def test_an_idle_gateway_renders() -> None:
     """Families without a series are no error in either format."""
     empty = Metrics(ManualClock()).snapshot()
     assert list(parse_text(render(empty, openmetrics=False).decode()))

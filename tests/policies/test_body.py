@@ -104,7 +104,7 @@ async def test_report(context: BuildContext, make_exchange: Make) -> None:
 
 
 async def test_the_servers_limit_is_the_default(context: BuildContext, make_exchange: Make) -> None:
-    """A route that says nothing has the server's limit; one that does has its own, larger or not."""
+    """A route that says nothing has the server's limit; its own may be larger."""
     limit = context.server.limits.body
     assert limit
     exchange = make_exchange("POST", ("content-length", str(limit + 1)), body=None)

@@ -139,6 +139,8 @@ def test_hosts_are_remembered_within_bounds() -> None:
     for number in range(3000):
         assert find(routes, "/x", host=f"h{number}.internal").value == "/x"
     assert len(routes._chains) <= 1024
+    assert find(routes, "/y", host="a." * 15_000 + "internal").value == "/y"
+    assert find(routes, "/x", host="a." * 15_000 + "internal").value is None
 
 
 def test_falls_through_to_less_specific_hosts() -> None:
@@ -503,7 +505,7 @@ def test_agrees_with_the_plain_rule(
     st.lists(st.sampled_from(["a", "/", "%2F", ";x", "%252e", "..", "%2e", "secret"]), max_size=7)
 )
 def test_a_literal_route_is_not_reached_by_another_spelling(pieces: list[str]) -> None:
-    """Whatever decodes to a guarded literal path is that route, refused, or forwarded as no such."""
+    """What decodes to a guarded literal path is that route, refused, or not forwarded as such."""
     routes = table({"name": "open", "path": "/a/{x}"}, {"name": "guarded", "path": "/a/secret/a"})
     try:
         path = normalise(("/" + "".join(pieces)).encode())

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT_S = 40.0
+WAIT_S = 20.0
 
 CONFIG = """\
 version: 1

@@ -17,7 +17,7 @@ import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Self, cast
 
 Script = Callable[["Peer"], Awaitable[None]]
 
@@ -41,7 +41,7 @@ class Peer:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
-        self.received = b""
+        self.received = bytearray()
         self.requests: list[Received] = []
         self.gone = asyncio.Event()
 
@@ -85,9 +85,15 @@ class Peer:
         return request
 
     async def send(self, data: bytes) -> None:
-        """Write, and wait until the other side takes it."""
+        """Write, and wait until it is taken. Raises ConnectionError once the other side has left."""
+        if self.writer.transport.is_closing():
+            raise ConnectionResetError
         self.writer.write(data)
         await self.writer.drain()
+
+    def pause_reading(self) -> None:
+        """Take nothing more off the wire."""
+        cast("asyncio.Transport", self.writer.transport).pause_reading()
 
     def reset(self) -> None:
         """Close with RST instead of FIN."""
@@ -146,7 +152,7 @@ class ScriptedUpstream:
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
 
-    async def __aenter__(self) -> ScriptedUpstream:
+    async def __aenter__(self) -> Self:
         if self._path is not None:
             self._server = await asyncio.start_unix_server(self._accept, self._path)
         else:
@@ -202,7 +208,7 @@ class ScriptedUpstream:
         except (asyncio.IncompleteReadError, ConnectionError):
             # The other side left, which ends most scripts.
             peer.gone.set()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again when the server is closed
             self._failure = self._failure or error
         finally:
             peer.writer.close()

@@ -34,7 +34,7 @@ def make_exchange(
 
 @asynccontextmanager
 async def running(
-    *urls: str,
+    *urls: str | dict[str, Any],
     clock: Clock | None = None,
     make: Callable[..., Upstream] = Upstream,
     options: dict[str, Any] | None = None,

@@ -9,7 +9,15 @@ import pytest
 
 from gateway.upstream import Upstream
 from tests.support.scripted import OK, Peer, Script, ScriptedUpstream, answer, respond
-from tests.support.sending import assert_quiet, eventually, fetch, make_exchange, read, running, send
+from tests.support.sending import (
+    assert_quiet,
+    eventually,
+    fetch,
+    make_exchange,
+    read,
+    running,
+    send,
+)
 
 
 async def slow_answer(peer: Peer) -> None:

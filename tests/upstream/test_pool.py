@@ -55,7 +55,7 @@ async def test_the_bound_holds_and_the_queue_is_served() -> None:
 
 
 async def test_waiting_in_vain() -> None:
-    """Who gets no connection within connect_timeout is told connection_limit, and nothing was sent."""
+    """Who gets no connection within connect_timeout is told connection_limit; nothing was sent."""
     gate = Gate()
     async with (
         ScriptedUpstream(gate) as server,
@@ -140,7 +140,10 @@ async def test_the_upstreams_own_keep_alive(field: bytes, kept: float) -> None:
     """If the upstream says how long it keeps connections, ours are given up a little earlier."""
     clock = ManualClock()
     data = respond(b"ok", "200 OK", b"Keep-Alive: " + field)
-    async with ScriptedUpstream(answer(data)) as server, running(server.url, clock=clock) as upstream:
+    async with (
+        ScriptedUpstream(answer(data)) as server,
+        running(server.url, clock=clock) as upstream,
+    ):
         await fetch(upstream)
         clock.advance(kept)
         await fetch(upstream)
@@ -214,7 +217,7 @@ async def test_both_targets_get_their_share() -> None:
     async with (
         ScriptedUpstream(answer(respond(b"a"))) as one,
         ScriptedUpstream(answer(respond(b"b"))) as two,
-        running(one.url, {"url": two.url, "weight": 3}) as upstream,  # type: ignore[arg-type]
+        running(one.url, {"url": two.url, "weight": 3}) as upstream,
     ):
         answers = [await fetch(upstream) for _ in range(8)]
         assert (answers.count(b"a"), answers.count(b"b")) == (2, 6)

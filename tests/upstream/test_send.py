@@ -30,7 +30,12 @@ async def test_the_request_on_the_wire() -> None:
     async with ScriptedUpstream(answer(OK)) as server, running(server.url) as upstream:
         exchange = make_exchange(
             "PATCH",
-            headers=[(b"accept", b"*/*"), (b"host", b"api.test:8080"), (b"x-a", b"1"), (b"x-a", b"2")],
+            headers=[
+                (b"accept", b"*/*"),
+                (b"host", b"api.test:8080"),
+                (b"x-a", b"1"),
+                (b"x-a", b"2"),
+            ],
             body=b"hello",
         )
         response = await upstream.send(exchange, "PATCH", b"/a%2Fb/[1]?q=%20")
@@ -95,7 +100,10 @@ BODIES: dict[str, tuple[list[bytes], bytes]] = {
     "sized, in three": ([respond(b"hello")[:-5], b"he", b"llo"], b"hello"),
     "split head": ([b"HTTP/1.1 20", b"0 OK\r\nContent-Le", b"ngth: 5\r\n\r", b"\nhello"], b"hello"),
     "chunked": ([CHUNKED + b"5\r\nhello\r\n3\r\n wo\r\n0\r\n\r\n"], b"hello wo"),
-    "chunked in pieces": ([CHUNKED, b"5\r\nhe", b"llo\r\n3", b"\r\n wo\r\n0\r\n", b"\r\n"], b"hello wo"),
+    "chunked in pieces": (
+        [CHUNKED, b"5\r\nhe", b"llo\r\n3", b"\r\n wo\r\n0\r\n", b"\r\n"],
+        b"hello wo",
+    ),
     "until close": ([b"HTTP/1.1 200 OK\r\n\r\n", b"hello", b" world"], b"hello world"),
     "HTTP/1.0": ([b"HTTP/1.0 200 OK\r\n\r\nhello"], b"hello"),
     "empty": ([respond(b"")], b""),
@@ -114,7 +122,7 @@ async def test_bodies(parts: list[bytes], body: bytes, close: bool) -> None:
         for part in parts:
             await peer.send(part)
             await asyncio.sleep(0.002)
-        if close or b"until close" in body or parts[0].endswith(b"OK\r\n\r\n") or b"1.0" in parts[0]:
+        if close or b"ength" not in b"".join(parts) and b"chunked" not in parts[0]:
             peer.close()
         await peer.until_gone()
 
@@ -195,7 +203,7 @@ async def test_response_fields() -> None:
 
 @pytest.mark.parametrize("split", [False, True])
 async def test_trailers(split: bool) -> None:
-    """Trailer fields stay apart from the header fields, and those that frame or route are dropped."""
+    """Trailer fields stay apart from header fields; those that frame or route are dropped."""
     first = CHUNKED + b"2\r\nok\r\n"
     last = b"0\r\nX-Sum: 1\r\nContent-Length: 9\r\nAuthorization: x\r\n\r\n"
 
