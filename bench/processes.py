@@ -20,6 +20,8 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 OPEN_FILES = 65_536
 START_WITHIN_S = 30.0
 STOP_WITHIN_S = 10.0
+# Handed out one after another; two measurements at once begin at different places.
+_PORTS = iter(range(20_000 + os.getpid() % 8_000, 32_000))
 
 
 @dataclass(frozen=True)
@@ -155,11 +157,19 @@ def http_status(port: int, path: str, *, timeout_s: float = 2.0) -> int:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of loopback that nobody listens on, another one at each call.
+
+    It lies below those that the system gives to outgoing connections (ip(7): ip_local_port_range),
+    so that no client of a running measurement can take it before its server does.
+    """
+    for port in _PORTS:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("every port that a measurement may use is taken")
 
 
 def process_tree(root: int) -> list[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.errors import (
     AMBIGUOUS_PATH,
@@ -40,11 +40,15 @@ logger = logging.getLogger("gateway")
 
 
 class Gateway:
-    """The ASGI application. It holds nothing but the runtime whose current snapshot it serves."""
+    """The ASGI application. It serves whatever snapshot of a started runtime is the current one."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+        self._snapshot = runtime.snapshot
         self._monotonic = runtime.clock.monotonic
+        runtime.on_commit.append(self._swap)
+
+    def _swap(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -63,20 +67,22 @@ class Gateway:
         The same exchange, without the scope, the messages and the watching task that ASGI needs: a
         whole answer leaves through `cycle.respond`, and a leaving client calls `on_disconnect`.
         """
-        snapshot = self._runtime.snapshot
+        if cycle.disconnected:
+            cycle.end()
+            return
+        snapshot = self._snapshot
         head = cycle.head
+        connection = cycle.protocol
         raw_path, _, query = head.target.partition(b"?")
         request = Request(head.method, "", query, Headers(head.headers, head.index))
+        request.peer = request.client = connection.peer
+        request.port = connection.port
+        if connection.secure:
+            request.scheme = "https"
         if head.minor == 0:
             request.http_version = "1.0"
-        if cycle.secure:
-            request.scheme = "https"
-        if cycle.client is not None:
-            request.peer = request.client = cycle.client[0]
-        if cycle.server is not None:
-            request.port = cycle.server[1] or 0
         exchange = Exchange(request, self._monotonic())
-        exchange.task = asyncio.current_task()
+        exchange.task = cycle.task
         exchange.client_informational = cycle.informational
         cycle.on_disconnect = exchange.abandon
         if head.length != 0:
@@ -93,10 +99,7 @@ class Gateway:
             body = response.body
             if body is not None and response.trailers is None:
                 exchange.bytes_out = len(body)
-                headers = response.headers
-                if exchange.reply_headers:
-                    headers = headers + exchange.reply_headers
-                cycle.respond(response.status, headers, body)
+                cycle.respond(response.status, _reply_headers(exchange, response), body)
             else:
                 await _send(exchange, response, cycle.send, None)
         except asyncio.CancelledError:
@@ -109,14 +112,12 @@ class Gateway:
             cycle.abort()
         finally:
             cycle.on_disconnect = None
-            if response is not None:
-                response.close()
-            _finish(exchange)
-            snapshot.release()
+            _finish(exchange, response, snapshot)
+            cycle.end()
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request of any other ASGI server."""
-        snapshot = self._runtime.snapshot
+        snapshot = self._snapshot
         exchange = self._exchange(scope)
         client = _AsgiClient(exchange, receive)
         snapshot.active += 1
@@ -139,10 +140,7 @@ class Gateway:
             raise
         finally:
             client.stop()
-            if response is not None:
-                response.close()
-            _finish(exchange)
-            snapshot.release()
+            _finish(exchange, response, snapshot)
 
     def _exchange(self, scope: Scope) -> Exchange:
         """The exchange for an ASGI scope."""
@@ -162,7 +160,7 @@ class Gateway:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect, always the first message
-        snapshot = self._runtime.snapshot
+        snapshot = self._snapshot
         scope["scheme"] = "https" if scope["scheme"] == "wss" else "http"
         exchange = self._exchange(scope)
         exchange.subprotocols = list(scope.get("subprotocols") or ())
@@ -175,7 +173,7 @@ class Gateway:
             except Exception as failure:
                 response = _failed(exchange, failure)
             exchange.response_status = response.status
-            headers = response.headers + exchange.reply_headers
+            headers = _reply_headers(exchange, response)
             if response.tunnel is None:
                 await _deny(exchange, response, headers, scope, send)
             else:
@@ -183,12 +181,9 @@ class Gateway:
                 await send({**accept, "subprotocol": response.tunnel.subprotocol})
                 await response.tunnel.run(receive, send)
         finally:
-            if response is not None:
-                if response.tunnel is not None:
-                    response.tunnel.abort()
-                response.close()
-            _finish(exchange)
-            snapshot.release()
+            if response is not None and response.tunnel is not None:
+                response.tunnel.abort()
+            _finish(exchange, response, snapshot)
 
 
 def _route(exchange: Exchange, snapshot: Snapshot, raw_path: bytes) -> Handler:
@@ -202,7 +197,7 @@ def _route(exchange: Exchange, snapshot: Snapshot, raw_path: bytes) -> Handler:
         request.client = seen.ip
         request.scheme = seen.scheme or request.scheme
         request.trusted = seen.trusted
-    request.host = host = host_name(headers.get(b"host") or b"")
+    request.host = host = host_name(headers.index.get(b"host", b""))
     try:
         request.path = path = normalise(raw_path)
     except PathError as error:
@@ -240,6 +235,25 @@ def _failed(exchange: Exchange, failure: Exception) -> Response:
     return exchange.refuse(GatewayError(INTERNAL_ERROR))
 
 
+# Fields of which an answer may have several, each adding to what the others say.
+_ADDED: Final = frozenset({b"link", b"set-cookie", b"vary", b"warning", b"www-authenticate"})
+
+
+def _reply_headers(exchange: Exchange, response: Response) -> RawHeaders:
+    """The answer's fields with those that policies set, which replace the upstream's own."""
+    headers = response.headers
+    replies = exchange.reply_headers
+    if not replies:
+        return headers
+    present = dict(headers)
+    for name, _ in replies:
+        if name in present and name not in _ADDED:
+            replaced = {name for name, _ in replies} - _ADDED
+            headers = [pair for pair in headers if pair[0] not in replaced]
+            break
+    return headers + replies
+
+
 def _take_body(cycle: Cycle, exchange: Exchange) -> None:
     request = exchange.request
     if cycle.body_complete:
@@ -258,7 +272,7 @@ async def _send(
     Raises GatewayError if the upstream fails in mid-body, or the deadline passes.
     """
     start: Message = {"type": "http.response.start", "status": response.status}
-    start["headers"] = response.headers + exchange.reply_headers
+    start["headers"] = _reply_headers(exchange, response)
     # Trailers go to clients that asked for them, through servers that can send them.
     with_trailers = client is None and b"te" in exchange.request.headers
     if with_trailers:
@@ -284,7 +298,13 @@ async def _send(
         await send({"type": "http.response.trailers", "headers": response.trailers or []})
 
 
-def _finish(exchange: Exchange) -> None:
+def _finish(exchange: Exchange, response: Response | None, snapshot: Snapshot) -> None:
+    """Release what the exchange held, and tell those who asked that it has ended."""
+    if response is not None:
+        response.close()
+    snapshot.active -= 1
+    if snapshot.retired and snapshot.active == 0:
+        snapshot.drained.set()
     for hook in exchange.on_finish:
         try:
             hook(exchange)

@@ -1,7 +1,7 @@
 """What travels through the gateway: Request, Response, and the Exchange that holds both.
 
-Bytes stay bytes: header fields are a list of `(lower-case name, value)` pairs in wire order, and an
-index over them is built only when someone asks.
+Bytes stay bytes: header fields are a list of `(lower-case name, value)` pairs in wire order, with an
+index over them that the parser made in any case.
 """
 
 from __future__ import annotations
@@ -25,59 +25,51 @@ _NO_PARAMS: Final[Mapping[str, str]] = {}
 class Headers:
     """Header fields in wire order. Names are given and kept in lower case, as bytes.
 
-    `raw` may be read and iterated freely; change it only through the methods, which keep the
-    index right. The list and the index that are given belong to this object from then on.
+    `raw` holds the pairs, `index` maps a name to its last value. Both may be read freely; change
+    them only through the methods, which keep them in step. What is given to a new object belongs to
+    it from then on.
     """
 
-    __slots__ = ("_index", "raw")
+    __slots__ = ("index", "raw")
 
     def __init__(self, raw: RawHeaders, index: dict[bytes, bytes] | None = None) -> None:
         self.raw = raw
-        self._index = index
+        self.index = dict(raw) if index is None else index
 
     def get(self, name: bytes) -> bytes | None:
         """The field's value, the last one if it stands there several times, or None."""
-        index = self._index
-        if index is None:
-            index = self._index = dict(self.raw)
-        return index.get(name)
+        return self.index.get(name)
 
     def get_all(self, name: bytes) -> list[bytes]:
         """Every value of the field, in order."""
-        return [value for key, value in self.raw if key == name] if name in self else []
+        if name not in self.index:
+            return []
+        return [value for key, value in self.raw if key == name]
 
     def set(self, name: bytes, value: bytes) -> None:
         """Put one field in place of all fields of that name."""
-        if name not in self:
-            self.add(name, value)
-            return
-        self.raw = [pair for pair in self.raw if pair[0] != name]
+        if name in self.index:
+            self.raw = [pair for pair in self.raw if pair[0] != name]
         self.raw.append((name, value))
-        if self._index is not None:
-            self._index[name] = value
+        self.index[name] = value
 
     def add(self, name: bytes, value: bytes) -> None:
         """Append a field and leave those of the same name alone."""
         self.raw.append((name, value))
-        if self._index is not None:
-            self._index[name] = value
+        self.index[name] = value
 
     def remove(self, name: bytes) -> None:
         """Drop every field of that name; none there is fine."""
-        if name in self:
+        if self.index.pop(name, None) is not None:
             self.raw = [pair for pair in self.raw if pair[0] != name]
-            self._index = None
 
     def replace(self, raw: RawHeaders) -> None:
         """Put other fields in place of all there are."""
         self.raw = raw
-        self._index = None
+        self.index = dict(raw)
 
     def __contains__(self, name: bytes) -> bool:
-        index = self._index
-        if index is None:
-            index = self._index = dict(self.raw)
-        return name in index
+        return name in self.index
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         return iter(self.raw)
@@ -166,8 +158,9 @@ class Response:
 
     def close(self) -> None:
         """Release what the answer holds, last acquired first. Safe to call twice."""
-        releases, self._on_close = self._on_close, None
-        if releases:
+        releases = self._on_close
+        if releases is not None:
+            self._on_close = None
             for release in reversed(releases):
                 release()
 

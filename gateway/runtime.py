@@ -94,12 +94,6 @@ class Snapshot:
         """The configuration that this snapshot was built from."""
         return self.loaded.configuration
 
-    def release(self) -> None:
-        """An exchange on this snapshot has ended."""
-        self.active -= 1
-        if self.retired and self.active == 0:
-            self.drained.set()
-
 
 class Runtime:
     """One gateway in one process. Built, passed and closed explicitly; two can live side by side.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -167,6 +169,26 @@ def test_grace_is_longer_than_the_drain() -> None:
     ]
 
     assert pod["terminationGracePeriodSeconds"] > sum(seconds)
+
+
+def test_sidecar_configuration_is_accepted(tmp_path: Path) -> None:
+    """`lockgate check` has nothing against what the ConfigMap holds."""
+    documents = yaml.safe_load_all((DEPLOY / "kubernetes" / "sidecar.yaml").read_text())
+    mounted = "/run/secrets/lockgate/admin-token"
+    text = next(documents)["data"]["gateway.yaml"]
+    assert mounted in text
+    (tmp_path / "admin-token").write_text("only-for-this-test")
+    config = tmp_path / "gateway.yaml"
+    config.write_text(text.replace(mounted, str(tmp_path / "admin-token")))
+    told = subprocess.run(
+        [sys.executable, "-m", "gateway", "check", str(config)],
+        cwd=DEPLOY.parent,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+    assert told.returncode == 0, told.stdout + told.stderr
 
 
 def test_compose_publishes_on_loopback_only() -> None:

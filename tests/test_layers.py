@@ -18,7 +18,6 @@ GATEWAY = ROOT / "gateway"
 # can be replaced, and its exceptions translated, in one place.
 HOMES = {
     "click": ("cli",),
-    "prometheus_client": ("observability",),
     "starlette": ("admin",),
     "uvicorn": ("server", "cli"),
     "uvloop": ("server", "cli"),

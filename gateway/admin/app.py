@@ -26,7 +26,7 @@ def create_app(
 ) -> ASGIApp:
     """The ASGI application for the admin listener.
 
-    With a `token`, everything but the health endpoints asks for it as a bearer token.
+    With a `token`, everything but health and metrics asks for it as a bearer token.
     """
     endpoints = Endpoints(control)
 

@@ -6,8 +6,9 @@ Three things are checked, in this order:
   because a browser still sends that name. Addresses and `localhost` pass. With a token there is no
   such check: names are then given by service discovery, and no page knows the token.
 - Where a state-changing call comes from: a browser says so in Sec-Fetch-Site and Origin.
-- The bearer token, if one is configured, for everything but the health endpoints: a probe has no
-  secret, while metrics and routes tell about the inside of the network.
+- The bearer token, if one is configured, for everything but health and metrics: probes, and
+  scrapers that find their targets by annotation, have no place for a secret, and what they read
+  names routes and upstreams but holds nothing of any request.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.admin.problems import problem
 
-HEALTH_PATHS: Final = frozenset({"/livez", "/readyz", "/healthz"})
+OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _SECURITY_HEADERS: Final = (
     ("cache-control", "no-store"),
@@ -76,7 +77,7 @@ class Gatekeeper:
                 403, "cross_site", "Calls from other sites are refused",
                 "A browser sent this call for a page of another origin.",
             )  # fmt: skip
-        if self._token is None or scope["path"] in HEALTH_PATHS:
+        if self._token is None or scope["path"] in OPEN_PATHS:
             return None
         return self._check_token(headers)
 

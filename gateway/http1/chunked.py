@@ -1,7 +1,8 @@
 """The chunked transfer coding, read strictly (RFC 9112 section 7.1).
 
-Chunk sizes are hexadecimal digits and nothing else; every line ends with CRLF; an extension follows
-its grammar and holds no control characters. Tolerance here is how request smuggling works, so there is none.
+Chunk sizes are hexadecimal digits and nothing else; every line ends with CRLF; an extension
+follows its grammar and holds no control characters. Tolerance here is how request smuggling
+works, so there is none.
 """
 
 from __future__ import annotations
@@ -62,46 +63,49 @@ class ChunkedDecoder:
             if self._state == _DATA:
                 piece = data[position : position + self._left]
                 out.append(piece)
-                position += len(piece)
-                self._left -= len(piece)
+                read = len(piece)
+                self._left -= read
                 if self._left == 0:
                     self._state = _DATA_END
-            elif self._state == _DATA_END:
-                if end - position < 2:
-                    if data[position] != 0x0D:
-                        raise MalformedMessage("a chunk does not end with CRLF")
-                    break
-                if data[position : position + 2] != b"\r\n":
-                    raise MalformedMessage("a chunk does not end with CRLF")
-                position += 2
-                self._state = _LINE
-            elif self._state == _LINE:
-                read = self._size_line(data, position)
-                if read == 0:
-                    break
-                position += read
-            elif self._state == _TRAILERS:
-                read = self._trailer_section(data, position)
-                if read == 0:
-                    break
-                position += read
-                self.remainder = data[position:]
-                self.done = True
-                self._state = _DONE
-                position = end
             else:
-                raise MalformedMessage("bytes behind the last chunk")
+                read = self._between(data, position)
+                if read == 0:
+                    break
+            position += read
+            if self.done:
+                self.remainder = data[position:]
+                position = end
         if position < end:
             self._buffer = data[position:]
         return out[0] if len(out) == 1 else b"".join(out)
 
+    def _between(self, data: bytes, position: int) -> int:
+        """Read what stands between payloads; returns its length, or 0 if it is not here whole."""
+        if self._state == _LINE:
+            return self._size_line(data, position)
+        if self._state == _DATA_END:
+            return self._data_end(data, position)
+        if self._state == _DONE:
+            raise MalformedMessage("bytes behind the last chunk")
+        read = self._trailer_section(data, position)
+        if read:
+            self.done = True
+            self._state = _DONE
+        return read
+
+    def _data_end(self, data: bytes, position: int) -> int:
+        end = data[position : position + 2]
+        if end == b"\r\n":
+            self._state = _LINE
+            return 2
+        if end != b"\r":
+            raise MalformedMessage("a chunk does not end with CRLF")
+        return 0
+
     def _size_line(self, data: bytes, position: int) -> int:
         line = _SIZE_LINE.match(data, position)
         if line is None:
-            if (
-                _SIZE_START.fullmatch(data, position) is None
-                or len(data) - position > _MAX_LINE
-            ):
+            if _SIZE_START.fullmatch(data, position) is None or len(data) - position > _MAX_LINE:
                 raise MalformedMessage("a chunk size is malformed")
             return 0
         # Extensions carry nothing for us; a client that sends kilobytes of them is an attacker.
@@ -128,7 +132,7 @@ class ChunkedDecoder:
 
 
 def encode_chunk(data: bytes) -> bytes:
-    """One chunk with its size line; `data` must not be empty, since an empty chunk ends the body."""
+    """One chunk with its size line; `data` must not be empty: an empty chunk ends the body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -21,12 +21,14 @@ RawHeaders = list[tuple[bytes, bytes]]
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # HTAB, SP, VCHAR and obs-text: all that a head may hold beside its line ends (RFC 9110 5.5).
 LEGAL: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
+_VISIBLE: Final = bytes(range(0x20, 0x7F))
 _BROKEN: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: .*)?")
 # A registered name could also hold sub-delims and escapes (RFC 3986 section 3.2.2). No host that is
 # in use does, and each of them is a way for two parsers to see two hosts.
 _HOST: Final = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|[A-Za-z0-9\-._~]+)(?::([0-9]{0,5}))?")
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
+_MAX_DIGITS: Final = 18
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
 CHUNKED: Final = -1
@@ -40,12 +42,13 @@ _hosts: dict[bytes, bool] = {}
 _MEMO_LINE: Final = 256
 _STEADY: Final = frozenset(
     b"accept accept-charset accept-encoding accept-language access-control-allow-origin "
-    b"cache-control connection content-encoding content-length content-type expires host keep-alive "
-    b"origin pragma sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest sec-fetch-mode "
-    b"sec-fetch-site sec-gpc server strict-transport-security te transfer-encoding "
+    b"cache-control connection content-encoding content-length content-type date expires host "
+    b"keep-alive origin pragma sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest "
+    b"sec-fetch-mode sec-fetch-site sec-gpc server strict-transport-security te transfer-encoding "
     b"upgrade-insecure-requests user-agent vary via x-content-type-options x-forwarded-host "
     b"x-forwarded-port x-forwarded-proto x-frame-options x-powered-by".split()
 )
+_Verdict = TypeVar("_Verdict")
 _lines: dict[bytes, tuple[bytes, bytes]] = {}
 _METHODS: Final = {
     name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -75,14 +78,7 @@ def parse_fields(block: bytes) -> RawHeaders:
     lines = block.split(b"\r\n")
     if lines.pop():
         raise MalformedMessage("a header line is malformed")
-    _check_characters(block, len(lines))
     return _fields(lines, _new_name)
-
-
-def _check_characters(block: bytes, lines: int) -> None:
-    # As many CR LF pairs as split() found, and not one CR, LF or control character beside them.
-    if block.translate(None, LEGAL) != b"\r\n" * lines:
-        raise MalformedMessage("a bare CR or LF, or a control character")
 
 
 def check_unfinished(block: bytes, start: int = 0) -> None:
@@ -103,27 +99,32 @@ def _fields(lines: list[bytes], new_name: Callable[[bytes], bytes]) -> RawHeader
 
 
 def _split(line: bytes, new_name: Callable[[bytes], bytes]) -> tuple[bytes, bytes]:
+    if line.translate(None, LEGAL):
+        # Lines were split at CRLF, so a CR or LF in one of them is a bare one.
+        raise MalformedMessage("a bare CR or LF, or a control character")
     name, colon, value = line.partition(b":")
     if not colon:
         raise MalformedMessage("a header line is malformed")
     pair = _names.get(name) or new_name(name), value.strip(b" \t")
     # Only a line that reads the same in requests and responses, and that holds no secret.
-    if (
-        pair[0] in _STEADY
-        and name in _names
-        and len(line) <= _MEMO_LINE
-        and len(_lines) < _MEMO_SIZE
-    ):
-        _lines[line] = pair
+    if pair[0] in _STEADY and name in _names and len(line) <= _MEMO_LINE:
+        _remember(_lines, line, pair)
     return pair
+
+
+def _remember(memo: dict[bytes, _Verdict], key: bytes, verdict: _Verdict) -> None:
+    # A full memo starts anew: honest traffic is back in it at once, whatever an attacker put there.
+    if len(memo) >= _MEMO_SIZE:
+        memo.clear()
+    memo[key] = verdict
 
 
 def _new_name(name: bytes) -> bytes:
     if TOKEN.fullmatch(name) is None:
         raise MalformedMessage("a header name is malformed")
     lower = name.lower()
-    if len(_names) < _MEMO_SIZE and len(name) < _MEMO_KEY:
-        _names[name] = lower
+    if len(name) < _MEMO_KEY:
+        _remember(_names, name, lower)
     return lower
 
 
@@ -151,8 +152,8 @@ def _new_host(host: bytes) -> None:
             ipaddress.IPv6Address(match[1].decode("ascii"))
         except ValueError:
             raise MalformedMessage("the host is malformed") from None
-    if len(_hosts) < _MEMO_SIZE and len(host) < _MEMO_KEY:
-        _hosts[host] = True
+    if len(host) < _MEMO_KEY:
+        _remember(_hosts, host, True)
 
 
 class RequestHead:
@@ -163,8 +164,10 @@ class RequestHead:
     Upgrade field's value if Connection names it.
     """
 
-    __slots__ = ("expect_continue", "headers", "index", "keep_alive", "length", "method", "minor",
-                 "target", "upgrade")  # fmt: skip
+    # Defaults stand on the class, so that making a head sets only what every one has.
+    length: int = 0
+    expect_continue: bool = False
+    upgrade: bytes | None = None
 
     def __init__(
         self,
@@ -179,10 +182,7 @@ class RequestHead:
         self.minor = minor
         self.headers = headers
         self.index = index
-        self.length = 0
         self.keep_alive = minor == 1
-        self.expect_continue = False
-        self.upgrade: bytes | None = None
 
 
 def parse_request_head(head: bytes) -> RequestHead:
@@ -191,10 +191,9 @@ def parse_request_head(head: bytes) -> RequestHead:
     Raises MalformedMessage: 400 for anything ambiguous, 501 for a transfer coding other than
     chunked, 505 for a major version other than 1, 417 for an unknown expectation.
     """
-    lines = head.split(b"\r\n")
-    _check_characters(head, len(lines) - 1)
-    del lines[-2:]  # the empty line, and nothing behind it
-    method, target, minor = parse_request_line(lines.pop(0))
+    # The last two are the empty line, and nothing behind it.
+    line, *lines, _, _ = head.split(b"\r\n")
+    method, target, minor = parse_request_line(line)
     headers = _fields(lines, _new_name)
     index = dict(headers)
     request = RequestHead(method, target, minor, headers, index)
@@ -223,10 +222,12 @@ def parse_request_line(line: bytes) -> tuple[str, bytes, int]:
     Raises MalformedMessage: 400, or 505 for a major version other than 1.
     """
     parts = line.split(b" ")
-    if len(parts) != 3 or 9 in line or not line.isascii():
+    if len(parts) != 3 or line.translate(None, _VISIBLE):
         raise MalformedMessage("the request line is malformed")
     method, target, version = parts
     name = _METHODS.get(method)
+    if name is not None and version == b"HTTP/1.1" and target:
+        return name, target, 1
     if name is None:
         if TOKEN.fullmatch(method) is None:
             raise MalformedMessage("the method is malformed")
@@ -307,7 +308,8 @@ class ResponseHead:
     whether the connection may carry another exchange after this one.
     """
 
-    __slots__ = ("headers", "index", "keep_alive", "length", "minor", "status")
+    # The default stands on the class, so that making a head sets only what every one has.
+    length: int = 0
 
     def __init__(
         self, status: int, minor: int, headers: RawHeaders, index: dict[bytes, bytes]
@@ -316,7 +318,6 @@ class ResponseHead:
         self.minor = minor
         self.headers = headers
         self.index = index
-        self.length = 0
         self.keep_alive = minor == 1
 
 
@@ -326,10 +327,8 @@ def parse_response_head(head: bytes, method: str) -> ResponseHead:
     Raises MalformedMessage for whatever could be read as two different responses: Content-Length
     beside Transfer-Encoding, differing lengths, codings other than chunked, obs-fold.
     """
-    lines = head.split(b"\r\n")
-    _check_characters(head, len(lines) - 1)
-    del lines[-2:]
-    line = lines.pop(0)
+    # The last two are the empty line, and nothing behind it.
+    line, *lines, _, _ = head.split(b"\r\n")
     status, minor = _status_lines.get(line) or _new_status_line(line)
     headers = _fields(lines, _new_name_in_response)
     index = dict(headers)
@@ -340,21 +339,31 @@ def parse_response_head(head: bytes, method: str) -> ResponseHead:
         response.keep_alive = b"close" not in tokens and (minor == 1 or b"keep-alive" in tokens)
     elif connection is not None:
         response.keep_alive = True
-    length = _response_length(response)
-    if not (status < 200 or status == 204 or status == 304 or method == "HEAD"):
-        response.length = length
-        if length == UNTIL_CLOSE:
-            response.keep_alive = False
+    value = index.get(b"content-length", b"")
+    if (
+        value.isdigit()
+        and len(value) <= _MAX_DIGITS
+        and len(index) == len(headers)
+        and b"transfer-encoding" not in index
+    ):
+        length = int(value)
+    else:
+        length = _response_length(response)
+    if method == "HEAD" or status == 304 or status == 204 or status < 200:
+        return response
+    response.length = length
+    if length == UNTIL_CLOSE:
+        response.keep_alive = False
     return response
 
 
 def _new_status_line(line: bytes) -> tuple[int, int]:
     match = _STATUS_LINE.fullmatch(line)
-    if match is None:
+    if match is None or line.translate(None, LEGAL):
         raise MalformedMessage("the status line is malformed")
     verdict = int(match[2]), match[1][0] - 48
-    if len(_status_lines) < _MEMO_SIZE and len(line) < _MEMO_KEY:
-        _status_lines[line] = verdict
+    if len(line) < _MEMO_KEY:
+        _remember(_status_lines, line, verdict)
     return verdict
 
 

@@ -1,7 +1,7 @@
 """A snapshot as text for Prometheus: the 0.0.4 format, or OpenMetrics 1.0.0 if that is asked for.
 
 Own code, because the text is simple and the time is not: with 10,000 busy routes there are half a
-million lines, for which prometheus_client's renderer takes 30 times as long as this one, with the
+million lines, for which prometheus_client's renderer takes ten times as long as this one, with the
 data path waiting for the interpreter. The tests read the result with prometheus_client's parsers.
 """
 

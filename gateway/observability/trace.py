@@ -88,6 +88,14 @@ class IdSource:
         return self._ready.pop()
 
 
+def begin(headers: Headers, ids: IdSource) -> TraceContext:
+    """A new trace, written into `headers`, which have no trace context."""
+    made = ids.take()
+    trace_id, span_id = made[:32], made[32:]
+    headers.add(b"traceparent", f"00-{trace_id}-{span_id}-{NEW_FLAGS}".encode())
+    return TraceContext(trace_id, span_id, NEW_FLAGS)
+
+
 def join(headers: Headers, ids: IdSource) -> TraceContext:
     """The trace that the request belongs to, continued by a span of the gateway, or a new one.
 

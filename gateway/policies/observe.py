@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from gateway.config.base import PolicyConfig
 from gateway.errors import CLIENT_DISCONNECTED
 from gateway.message import Exchange
-from gateway.observability.trace import IdSource, join
+from gateway.observability.trace import IdSource, begin, join
 from gateway.policies.base import BuildContext, Guard
 
 
@@ -42,7 +42,11 @@ class ObservePolicy(Guard):
 
     async def check(self, exchange: Exchange) -> None:
         """Write the trace into the request's header, and be there when the exchange ends."""
-        exchange.trace = join(exchange.request.headers, self._ids)
+        headers = exchange.request.headers
+        if b"traceparent" in headers.index or b"tracestate" in headers.index:
+            exchange.trace = join(headers, self._ids)
+        else:
+            exchange.trace = begin(headers, self._ids)
         self._series.in_flight += 1
         exchange.on_finish.append(self._finished)
 

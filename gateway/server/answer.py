@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final
 
-from gateway.http1.head import TOKEN
+from gateway.http1.head import TOKEN, RequestHead
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -22,6 +22,7 @@ _STATUS_LINES: Final = {
 _OWNED: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
 )
+_FIELD: Final = b": ".join
 _MEMO_SIZE: Final = 2048
 _MEMO_KEY: Final = 64
 # Names found to be tokens in lower case and not owned by the server.
@@ -63,8 +64,8 @@ def _check_name(name: bytes) -> None:
         _plain_names.add(name)
 
 
-def encode_head(status: int, headers: RawHeaders, own: bytes) -> bytes:
-    """The head's bytes; `own` holds the server's own lines, each with its CRLF.
+def encode_head(status: int, headers: RawHeaders, own: bytes, body: bytes = b"") -> bytes:
+    """The head's bytes, and the body's; `own` holds the server's own lines, each with its CRLF.
 
     Raises UnsafeAnswer for a status out of range, or CR, LF or NUL in a value.
     """
@@ -74,24 +75,23 @@ def encode_head(status: int, headers: RawHeaders, own: bytes) -> bytes:
             raise UnsafeAnswer(f"{status} is not an HTTP status")
         line = b"HTTP/1.1 %d \r\n" % status
     if not headers:
-        return b"%b%b\r\n" % (line, own)
-    fields = b"\r\n".join(map(b": ".join, headers))
-    _check_line_ends(fields, len(headers) - 1)
-    return b"".join((line, fields, b"\r\n", own, b"\r\n"))
+        return b"%b%b\r\n%b" % (line, own, body)
+    fields = b"\r\n".join(map(_FIELD, headers))
+    # As many line ends as were written between the fields, and not one more inside them.
+    ends = len(headers) - 1
+    if fields.count(b"\n") != ends or fields.count(b"\r") != ends or b"\0" in fields:
+        raise UnsafeAnswer("a line end or NUL in a field")
+    return b"".join((line, fields, b"\r\n", own, b"\r\n", body))
 
 
 def encode_fields(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Trailer fields, each with its CRLF. Raises UnsafeAnswer like `encode_head`."""
     fields, _ = clean_fields(headers)
     block = b"".join([b"%b: %b\r\n" % pair for pair in fields])
-    _check_line_ends(block, len(fields))
-    return block
-
-
-def _check_line_ends(block: bytes, ends: int) -> None:
-    # As many as were written between the fields, and not one more inside them.
-    if block.count(13) != ends or block.count(10) != ends or 0 in block:
+    ends = len(fields)
+    if block.count(b"\n") != ends or block.count(b"\r") != ends or b"\0" in block:
         raise UnsafeAnswer("a line end or NUL in a field")
+    return block
 
 
 def content_length(headers: RawHeaders, index: dict[bytes, bytes]) -> int:
@@ -102,3 +102,19 @@ def content_length(headers: RawHeaders, index: dict[bytes, bytes]) -> int:
     if len(index) != len(headers) and sum(name == b"content-length" for name, _ in headers) > 1:
         raise UnsafeAnswer("Content-Length is given more than once")
     return int(value)
+
+
+def connection_line(keep_alive: bool, minor: int, upgrade: bool) -> bytes:
+    """The Connection field of an answer (RFC 9112 section 9.3, RFC 9110 section 7.8)."""
+    options = [] if keep_alive else [b"close"]
+    if keep_alive and minor == 0:
+        options.append(b"keep-alive")
+    if upgrade:
+        options.append(b"upgrade")
+    return b"connection: %b\r\n" % b", ".join(options)
+
+
+def takes_trailers(head: RequestHead) -> bool:
+    """Whether the client said `TE: trailers` (RFC 9110 section 6.5.1)."""
+    listed = head.index.get(b"te", b"").split(b",")
+    return any(each.partition(b";")[0].strip(b" \t").lower() == b"trailers" for each in listed)

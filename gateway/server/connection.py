@@ -36,7 +36,7 @@ class Connection(asyncio.Protocol):
     """Base of HttpProtocol: everything that does not depend on how a message is read."""
 
     __slots__ = ("_amount", "_cycle", "_expires", "_paused_at", "_phase", "_timer", "_timer_at",
-                 "client", "secure", "server", "shared", "tls", "transport",
+                 "client", "peer", "port", "secure", "server", "shared", "tls", "transport",
                  "write_paused")  # fmt: skip
 
     transport: asyncio.Transport
@@ -45,6 +45,9 @@ class Connection(asyncio.Protocol):
         self.shared = shared
         self.client: tuple[str, int] | None = None
         self.server: tuple[str, int | None] | None = None
+        # The peer's address and our own port, "" and 0 where there are none.
+        self.peer = ""
+        self.port = 0
         self.secure = False
         self.tls: dict[str, Any] | None = None
         self.write_paused = False
@@ -63,6 +66,10 @@ class Connection(asyncio.Protocol):
         shared = self.shared
         self.transport = transport  # type: ignore[assignment]
         self.client, self.server = peer.addresses(self.transport)
+        if self.client is not None:
+            self.peer = self.client[0]
+        if self.server is not None:
+            self.port = self.server[1] or 0
         if transport.get_extra_info("sslcontext") is not None:
             self.secure = True
             self.tls = peer.tls_details(self.transport)
@@ -75,7 +82,7 @@ class Connection(asyncio.Protocol):
         self._leave(CLIENT_DISCONNECTED)
 
     def _retire(self) -> None:
-        self.shared.state.connections.discard(self)  # type: ignore[arg-type]
+        self.shared.state.connections.discard(self)
         self._phase = CLOSED
         if self._timer is not None:
             self._timer.cancel()
@@ -185,7 +192,8 @@ class Connection(asyncio.Protocol):
     def _discard_lingering(self, size: int) -> None:
         self._amount += size
         if self._amount > _LINGER_BYTES:
-            self._close()
+            # Enough: let the client wait, until it reads its answer or the time is up.
+            self._pause_reading()
 
     def cut(self, *, reset: bool) -> None:
         """End in the middle of an answer. `reset` if its framing would not show that it broke off.

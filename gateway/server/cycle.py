@@ -7,20 +7,19 @@ Reading the socket, timeouts and closing belong to `protocol.py`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote
 
 from gateway.errors import INTERNAL_ERROR, ErrorCode, RawHeaders, Rejection, problem
 from gateway.http1.head import RequestHead
 from gateway.server import answer
 from gateway.server.answer import UnsafeAnswer
+from gateway.server.scope import build_scope
 
 if TYPE_CHECKING:
     from gateway.server.body import RequestBody
     from gateway.server.protocol import HttpProtocol
 
-_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 # A body piece larger than this is handed to the transport as it is, and not copied into its chunk.
 _COPY_LIMIT: Final = 16 * 1024
@@ -37,120 +36,76 @@ class Cycle:
     of the answer was handed over. `keep_alive` is False if the connection ends with this answer.
     """
 
-    __slots__ = ("_body", "_delivered", "_expects_continue", "_framing", "_left", "_on_readable",
-                 "_on_writable", "_protocol", "_task", "_trailers_due", "complete", "disconnected",
-                 "failure", "head", "keep_alive", "on_disconnect", "started")  # fmt: skip
+    # Defaults stand on the class, so that making a cycle sets only what every one has.
+    started: bool = False
+    complete: bool = False
+    disconnected: bool = False
+    failure: ErrorCode | None = None
+    on_disconnect: Callable[[], None] | None = None
+    task: asyncio.Task[None] | None = None
+    _delivered: bool = False
+    _expects_continue: bool = False
+    _framing: int = _NO_BODY
+    _left: int = 0
+    _on_readable: asyncio.Future[None] | None = None
+    _on_writable: asyncio.Future[None] | None = None
+    _trailers_due: bool = False
 
     def __init__(self, protocol: HttpProtocol, head: RequestHead, body: RequestBody | None) -> None:
-        self._protocol = protocol
-        self._body = body
-        self._delivered = False
-        self._expects_continue = False
-        self._framing = _NO_BODY
-        self._left = 0
-        self._on_readable: asyncio.Future[None] | None = None
-        self._on_writable: asyncio.Future[None] | None = None
-        self._trailers_due = False
-        self._task: asyncio.Task[None] | None = None
+        self.protocol = protocol
         self.head = head
         self.keep_alive = head.keep_alive
-        self.started = False
-        self.complete = False
-        self.disconnected = False
-        self.failure: ErrorCode | None = None
-        self.on_disconnect: Callable[[], None] | None = None
-
-    # The application's task.
+        self._body = body
 
     def start(self) -> None:
         """Run the application on this request, in a task of its own."""
-        protocol = self._protocol
         body = self._body
         if body is not None:
             self._expects_continue = self.head.expect_continue and not (body.size or body.done)
-        shared = protocol.shared
-        serve = shared.serve
-        if serve is not None:
-            answering = serve(self)
-        else:
-            answering = shared.app(self._scope(), self.receive, self.send)
-        self._task = task = shared.loop.create_task(self._run(answering))
+        shared = self.protocol.shared
+        answering = self._run() if shared.serve is None else shared.serve(self)
+        self.task = task = shared.loop.create_task(answering)
         shared.state.tasks.add(task)
 
-    @property
-    def client(self) -> tuple[str, int] | None:
-        """The address of the peer; None on a unix socket."""
-        return self._protocol.client
+    def end(self) -> None:
+        """The application is done; what it left unanswered is answered here.
 
-    @property
-    def server(self) -> tuple[str, int | None] | None:
-        """The address that the client connected to."""
-        return self._protocol.server
+        An application with `serve` calls this last. (A task's done-callback would do, and cost a
+        turn of the event loop for each request.)
+        """
+        self.protocol.shared.state.tasks.discard(self.task)  # type: ignore[arg-type]
+        self.task = None
+        if not self.complete and not self.disconnected and self.failure is None:
+            self.protocol.shared.logger.error("the application ended without completing its answer")
+            self._fail("the application did not complete its answer")
 
-    @property
-    def secure(self) -> bool:
-        """Whether the connection is TLS."""
-        return self._protocol.secure
-
-    def _scope(self) -> dict[str, Any]:
-        head, protocol = self.head, self._protocol
-        shared = protocol.shared
-        raw_path, _, query = head.target.partition(b"?")
-        path = raw_path.decode("ascii")
-        extensions: dict[str, Any] = {"lockgate": self, "http.response.trailers": {}}
-        if protocol.tls is not None:
-            extensions["tls"] = protocol.tls
-        return {
-            "type": "http",
-            "asgi": _ASGI,
-            "http_version": "1.1" if head.minor else "1.0",
-            "server": protocol.server,
-            "client": protocol.client,
-            "scheme": "https" if protocol.secure else "http",
-            "method": head.method,
-            "root_path": shared.root_path,
-            "path": unquote(path) if "%" in path else path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": head.headers,
-            "state": shared.app_state.copy(),
-            "extensions": extensions,
-        }
-
-    async def _run(self, answering: Awaitable[None]) -> None:
-        shared = self._protocol.shared
+    async def _run(self) -> None:
+        """Run a plain ASGI application."""
+        shared = self.protocol.shared
         try:
-            await answering
+            if not self.disconnected:
+                await shared.app(build_scope(self), self.receive, self.send)
         except asyncio.CancelledError:
-            if not self.complete and not self.disconnected:
-                self._fail("the application was cancelled")
+            self._fail("the application was cancelled")
         except Exception as error:
             if not self.disconnected:
                 shared.logger.error("exception in the application", exc_info=error)
             self._fail("the application failed")
-        else:
-            if not self.complete and not self.disconnected:
-                shared.logger.error("the application ended without completing its answer")
-                self._fail("the application did not complete its answer")
         finally:
-            # A done-callback would cost a turn of the event loop for each request.
-            shared.state.tasks.discard(self._task)
-            self._task = None
+            self.end()
 
     def _fail(self, detail: str) -> None:
         """End an answer that the application did not: 500 if nothing left yet, else a cut."""
         if self.complete or self.disconnected:
             return
         self.failure = INTERNAL_ERROR
-        protocol = self._protocol
+        protocol = self.protocol
         protocol.report(INTERNAL_ERROR, detail)
         if self.started:
             self.abort()
             return
         self.keep_alive = False
         self.respond(*problem(Rejection(INTERNAL_ERROR), ""))
-
-    # The request's body.
 
     @property
     def body_complete(self) -> bool:
@@ -170,7 +125,7 @@ class Cycle:
             return b""
         self._delivered = body.done
         data = body.take()
-        self._protocol.body_taken()
+        self.protocol.body_taken()
         return data
 
     async def receive(self) -> dict[str, Any]:
@@ -185,21 +140,26 @@ class Cycle:
                     more = not self._delivered
                     return {"type": "http.request", "body": data, "more_body": more}
             if self._on_readable is None or self._on_readable.done():
-                self._on_readable = self._protocol.shared.loop.create_future()
+                self._on_readable = self.protocol.shared.loop.create_future()
             await self._on_readable
         return {"type": "http.disconnect"}
 
     def _send_continue(self) -> None:
         self._expects_continue = False
         if not (self.started or self.disconnected):
-            self._protocol.transport.write(_CONTINUE)
-            self._protocol.body_awaited()
+            self.protocol.transport.write(_CONTINUE)
+            self.protocol.body_awaited()
 
     def readable(self) -> None:
         """Wake `receive`: a piece of the body came, or the exchange is over."""
         waiter = self._on_readable
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    @property
+    def waits_for_body(self) -> bool:
+        """Whether somebody waits in `receive`, or did."""
+        return self._on_readable is not None
 
     def writable(self) -> None:
         """Wake `send`: the transport's buffer has room again, or the exchange is over."""
@@ -211,8 +171,6 @@ class Cycle:
     def awaits_continue(self) -> bool:
         """Whether the client waits for a 100 that was not sent."""
         return self._expects_continue
-
-    # The answer.
 
     @property
     def until_close(self) -> bool:
@@ -229,20 +187,44 @@ class Cycle:
             return
         if self.started:
             raise RuntimeError("the answer has started already")
+        protocol = self.protocol
         try:
-            data = self._open(status, headers, len(body))
+            data = self._usual(status, headers, body)
+            if data is None:
+                data = self._open(status, headers, len(body))
+                if body and self._framing != _NO_BODY:
+                    data += body
         except UnsafeAnswer as error:
             self._unsafe(error)
             return
         self.complete = True
-        protocol = self._protocol
-        if body and self._framing != _NO_BODY:
-            data += body
         protocol.transport.write(data)
         protocol.answered(self)
 
+    def _usual(self, status: int, headers: RawHeaders, body: bytes) -> bytes | None:
+        """The whole answer on the wire if nothing about it is special; None if something is."""
+        index = dict(headers)
+        head, protocol = self.head, self.protocol
+        if (
+            index.get(b"content-length") != b"%d" % len(body)
+            or len(index) != len(headers)
+            or not self.keep_alive
+            or head.minor == 0
+            or head.method == "HEAD"
+            or status < 200
+            or status in _BODILESS
+            or not protocol.is_open_for_more
+            or not answer.is_plain(index)
+        ):
+            return None
+        own = b"" if b"date" in index else protocol.shared.date_line()
+        data = answer.encode_head(status, headers, own, body)
+        self.started = True
+        self._expects_continue = False
+        return data
+
     def _unsafe(self, error: UnsafeAnswer) -> None:
-        self._protocol.shared.logger.error("an unsafe answer was withheld: %s", error)
+        self.protocol.shared.logger.error("an unsafe answer was withheld: %s", error)
         self.started = False
         self._fail(str(error))
 
@@ -250,7 +232,7 @@ class Cycle:
         """The head's bytes; `size` is the body's if it is known. Settles framing and connection."""
         if status < 200:
             raise UnsafeAnswer("an interim status can't be the answer")
-        protocol = self._protocol
+        protocol = self.protocol
         index = dict(headers)
         if not answer.is_plain(index):
             headers, options = answer.clean_fields(headers)
@@ -270,12 +252,8 @@ class Cycle:
             self._left = length
         if self.keep_alive and (protocol.shared.draining or not protocol.may_continue()):
             self.keep_alive = False
-        if not self.keep_alive:
-            own += b"connection: close\r\n"
-        elif self.head.minor == 0:
-            own += b"connection: keep-alive\r\n"
-        if b"upgrade" in index:
-            own += b"connection: upgrade\r\n"
+        if not self.keep_alive or self.head.minor == 0 or b"upgrade" in index:
+            own += answer.connection_line(self.keep_alive, self.head.minor, b"upgrade" in index)
         data = answer.encode_head(status, headers, own)
         self.started = True
         self._expects_continue = False
@@ -328,31 +306,33 @@ class Cycle:
             self._send_trailers(message)
         else:
             raise RuntimeError(f"unexpected ASGI message {kind}")
-        if self._protocol.write_paused:
+        if self.protocol.write_paused:
             await self._drain()
 
     async def _drain(self) -> None:
-        while self._protocol.write_paused and not (self.disconnected or self.complete):
+        while self.protocol.write_paused and not (self.disconnected or self.complete):
             if self._on_writable is None or self._on_writable.done():
-                self._on_writable = self._protocol.shared.loop.create_future()
+                self._on_writable = self.protocol.shared.loop.create_future()
             await self._on_writable
 
     def _send_start(self, message: Any) -> None:
         if self.started:
             raise RuntimeError("the answer has started already")
-        headers = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
+        headers = [
+            (bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())
+        ]
         try:
             data = self._open(message["status"], headers, None)
         except UnsafeAnswer as error:
             self._unsafe(error)
             return
         self._trailers_due = bool(message.get("trailers"))
-        self._protocol.transport.write(data)
+        self.protocol.transport.write(data)
 
     def _send_body(self, body: bytes, more: bool) -> None:
         if not self.started:
             raise RuntimeError("the answer has not started yet")
-        transport = self._protocol.transport
+        transport = self.protocol.transport
         if self._framing == _LENGTH:
             self._left -= len(body)
             if self._left < 0 or (self._left and not more):
@@ -366,10 +346,10 @@ class Cycle:
             transport.write(body)
         if not more and not self._trailers_due:
             self.complete = True
-            self._protocol.answered(self)
+            self.protocol.answered(self)
 
     def _write_chunk(self, body: bytes, end: bytes) -> None:
-        transport = self._protocol.transport
+        transport = self.protocol.transport
         size = len(body)
         if size > _COPY_LIMIT:
             transport.writelines((b"%x\r\n" % size, body, b"\r\n" + end))
@@ -384,17 +364,14 @@ class Cycle:
         more = message.get("more_trailers", False)
         if self._framing == _CHUNKED:
             fields = b""
-            if _takes_trailers(self.head):
+            if answer.takes_trailers(self.head):
                 fields = answer.encode_fields(message["headers"])
-            self._write_trailers(fields, more)
+            opening = b"0\r\n" if self._left == 0 else b""
+            self._left = 1  # the last chunk's size line is out
+            self.protocol.transport.write(opening + fields + (b"" if more else b"\r\n"))
         if not more:
             self.complete = True
-            self._protocol.answered(self)
-
-    def _write_trailers(self, fields: bytes, more: bool) -> None:
-        opening = b"0\r\n" if self._left == 0 else b""
-        self._left = 1  # the last chunk's size line is out
-        self._protocol.transport.write(opening + fields + (b"" if more else b"\r\n"))
+            self.protocol.answered(self)
 
     def informational(self, status: int, headers: RawHeaders) -> None:
         """Send an interim answer, 102 to 199, before the answer (RFC 9110 section 15.2).
@@ -405,14 +382,14 @@ class Cycle:
             return
         fields, _ = answer.clean_fields(headers)
         fields = [pair for pair in fields if pair[0] != b"content-length"]
-        self._protocol.transport.write(answer.encode_head(status, fields, b""))
+        self.protocol.transport.write(answer.encode_head(status, fields, b""))
 
     def abort(self) -> None:
         """Cut the connection, in a way that shows the client that the answer is not whole."""
         if self.complete or self.disconnected:
             return
         self.on_disconnect = None  # the application knows: it asked for this
-        self._protocol.cut(reset=self.until_close)
+        self.protocol.cut(reset=self.until_close)
 
     def disconnect(self, failure: ErrorCode | None = None) -> None:
         """The client is gone, or was cut off for `failure`: tell the application, once."""
@@ -425,10 +402,3 @@ class Cycle:
         callback, self.on_disconnect = self.on_disconnect, None
         if callback is not None:
             callback()
-
-
-def _takes_trailers(head: RequestHead) -> bool:
-    """Whether the client said `TE: trailers` (RFC 9110 section 6.5.1)."""
-    value = head.index.get(b"te", b"")
-    return any(part.partition(b";")[0].strip(b" \t").lower() == b"trailers"
-               for part in value.split(b","))  # fmt: skip

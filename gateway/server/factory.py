@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from email.utils import formatdate
 from typing import Any
 
@@ -19,7 +19,7 @@ from gateway.server.cycle import Cycle
 from gateway.server.protocol import HttpProtocol
 from gateway.server.settings import ServerSettings
 
-Serve = Callable[[Cycle], Awaitable[None]]
+Serve = Callable[[Cycle], Coroutine[Any, Any, None]]
 
 
 class HttpFactory:

@@ -35,8 +35,8 @@ def addresses(transport: asyncio.Transport) -> tuple[Client, Server]:
 def tls_details(transport: asyncio.Transport) -> dict[str, Any]:
     """The scope's `tls` extension (ASGI TLS extension 0.2), for the leaf certificate alone.
 
-    Beside the standard keys, `client_cert` is the verified certificate as `ssl` decodes it, with its
-    subjectAltName, or None.
+    Beside the standard keys, `client_cert` is the verified certificate as `ssl` decodes it, with
+    its subjectAltName, or None.
     """
     connection = transport.get_extra_info("ssl_object")
     der = connection.getpeercert(binary_form=True)

@@ -18,7 +18,6 @@ from gateway.server.body import HIGH_WATER, RequestBody
 from gateway.server.connection import (
     BODY,
     BUSY,
-    CLOSED,
     DRAIN,
     HEAD,
     LINGER,
@@ -203,6 +202,11 @@ class HttpProtocol(Connection):
             body.restart(self.shared.loop.time())
             self._expect_body(body)
 
+    @property
+    def is_open_for_more(self) -> bool:
+        """Whether nothing stands in the way of a next request: the usual case, told quickly."""
+        return self._phase == BUSY and not self.shared.draining
+
     def may_continue(self) -> bool:
         """Whether the connection can carry another request after the one under way."""
         if self._phase != BODY or self._body is None or self._cycle is None:
@@ -218,7 +222,8 @@ class HttpProtocol(Connection):
         shared.in_flight -= 1
         shared.state.total_requests += 1
         self._cycle = None
-        cycle.readable()
+        if cycle.waits_for_body:
+            cycle.readable()
         last = not cycle.keep_alive or shared.draining
         if self._phase == BODY:
             body = self._body
@@ -249,6 +254,9 @@ class HttpProtocol(Connection):
         self._phase = HEAD
         shared = self.shared
         if not self._buffer:
+            if shared.draining:
+                self._close()
+                return
             self._expires = expires = shared.loop.time() + shared.settings.keep_alive_timeout
             if self._timer is None or expires < self._timer_at:
                 self._expire_at(expires)
@@ -289,7 +297,7 @@ class HttpProtocol(Connection):
         elif phase == DRAIN:
             self._linger()
         elif phase == LINGER:
-            self.transport.abort()
+            self._close()
         else:
             self._check_writing()
 

@@ -38,9 +38,7 @@ class TlsFront:
         self.context.verify_mode = current.verify_mode
         self._current = current
 
-    def _switch(
-        self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext
-    ) -> None:
+    def _switch(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
         # Also called for a client that names no server.
         connection.context = self._current
 

@@ -14,10 +14,10 @@ from typing import Any, Final
 from gateway.clock import Clock
 from gateway.config.model import UpstreamConfig
 from gateway.errors import GatewayError, UpstreamError
-from gateway.message import Exchange, RawHeaders, Request, Response
+from gateway.message import Exchange, RawHeaders, Response
 from gateway.observability.metrics import Metrics
 from gateway.upstream.balancer import make_balancer
-from gateway.upstream.connection import StaleConnection, UpstreamConnection
+from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.connector import Connector
 from gateway.upstream.headers import (
     RequestFields,
@@ -28,6 +28,7 @@ from gateway.upstream.headers import (
     streaming_fields,
 )
 from gateway.upstream.pool import Pool
+from gateway.upstream.repeat import is_repeatable
 from gateway.upstream.resolver import Resolver
 from gateway.upstream.target import Target
 from gateway.upstream.tls import ClientTls
@@ -36,8 +37,6 @@ from gateway.upstream.websocket import open_websocket
 
 BODY_IDLE_S: Final = 30.0
 _SWEEP_S: Final = 5.0
-# RFC 9110 section 9.2.2: doing these twice is doing them once.
-_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 
 
 class Upstream:
@@ -140,7 +139,7 @@ class Upstream:
             try:
                 return await waiter
             except UpstreamError as error:
-                if not (may_repeat and _is_repeatable(error, request, method)):
+                if not (may_repeat and is_repeatable(error, request, method)):
                     self._count(exchange, connection.target, error, began)
                     raise
             except BaseException:
@@ -350,13 +349,6 @@ class Upstream:
 
     def __repr__(self) -> str:
         return f"<Upstream {self.name}: {', '.join(map(repr, self._pools.values()))}>"
-
-
-def _is_repeatable(error: UpstreamError, request: Request, method: str) -> bool:
-    """Whether a fresh connection may be tried: nothing left, or doing it twice does no harm."""
-    if not isinstance(error, StaleConnection):
-        return False
-    return not error.sent or (method in _IDEMPOTENT and request.body is not None)
 
 
 class _Release:

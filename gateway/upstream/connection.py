@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection to a target, which carries one exchange at a time.
 
 Rules of this file: every callback leaves the connection in one of four states; whatever ends an
-exchange goes through `_complete` or `_shut`, once, so that slots and counters always come back. An
+exchange goes through `_complete` or `close`, once, so that slots and counters always come back. An
 answer that arrives whole in one read resolves one future and makes no stream. Where messages begin
 and end is decided by `reading` and `gateway.http1`, which connection is used by the pool, whether
 to try again by the client.
@@ -29,6 +29,7 @@ from gateway.upstream.body import ResponseBody
 from gateway.upstream.headers import peer_keep_alive, response_headers, response_trailers
 from gateway.upstream.link import Link
 from gateway.upstream.reading import MAX_HEAD, BodyReader, HeadTooLarge, PartialHead
+from gateway.upstream.repeat import StaleConnection
 
 if TYPE_CHECKING:
     from gateway.upstream.pool import Pool
@@ -42,13 +43,6 @@ _COPY: Final = 64 * 1024
 _HEAD_LIMITS: Final = f"more than {MAX_HEAD} bytes or {MAX_FIELDS} fields"
 
 _IDLE, _HEAD, _BODY, _CLOSED = range(4)
-
-
-class StaleConnection(UpstreamError):
-    """A reused connection was closed before the first byte of an answer.
-
-    It may have idled for too long for the upstream, which then never saw the request.
-    """
 
 
 class UpstreamConnection(Link):
@@ -93,18 +87,9 @@ class UpstreamConnection(Link):
         """Whether it is open and carries no exchange."""
         return self._state == _IDLE
 
-    @property
     def is_clean(self) -> bool:
         """Whether it is idle, and nothing waits on it that nobody asked for."""
-        return self._state == _IDLE and not self.has_input()
-
-    def close(self) -> None:
-        """Close an idle connection politely."""
-        self._shut(abort=False)
-
-    def give_up(self) -> None:
-        """Close a connection that nobody waits for any more, made or not yet made."""
-        self._shut(abort=True)
+        return self._state == _IDLE and (self._poll is None or not self._poll.poll(0))
 
     def cut(self, reason: str) -> None:
         """Close it whatever it carries; the exchange fails with UPSTREAM_RESET."""
@@ -150,7 +135,7 @@ class UpstreamConnection(Link):
         True if no answer had begun.
         """
         if self._waiter is waiter:
-            self._shut(abort=True)
+            self.close(abort=True)
         elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             waiter.result().close()
             return False
@@ -161,7 +146,7 @@ class UpstreamConnection(Link):
     def drop(self, stream: ResponseBody) -> None:
         """The rest of this body is not wanted."""
         if self._stream is stream:
-            self._shut(abort=True)
+            self.close(abort=True)
 
     def resume(self, stream: ResponseBody) -> None:
         """The reader of this body has caught up."""
@@ -183,7 +168,7 @@ class UpstreamConnection(Link):
             self._read_body(data)
         else:
             # It must never be read as the answer to the next request.
-            self._shut(abort=True)
+            self.close(abort=True)
 
     def eof_received(self) -> bool:
         self._ended(None)
@@ -236,28 +221,34 @@ class UpstreamConnection(Link):
         assert exchange is not None
         if waiter.done():
             # Cancelled, and the task that awaited it has not run yet.
-            self._shut(abort=True)
+            self.close(abort=True)
             return
+        now = self.now()
+        exchange.upstream_seconds += now - self._since
+        exchange.upstream_status = status = head.status
+        if b"keep-alive" in head.index:
+            self.peer_keep_alive = peer_keep_alive(head.index[b"keep-alive"], self._pool.keep_alive)
         length = head.length
         size = len(data) - stop
+        if length == size and length and self._upload is None:
+            # The usual answer: all of it is here, and nothing but it.
+            response = Response(status, response_headers(head), data[stop:])
+            self._complete(head.keep_alive, now)
+            waiter.set_result(response)
+            return
         body: BodyReader | None = None
         payload = b""
         if 0 <= length <= size:
             if length:
                 payload = data[stop : stop + length]
             else:
-                self._bodiless = self._method == "HEAD" or head.status in (204, 304)
+                self._bodiless = self._method == "HEAD" or status in (204, 304)
             clean = size == length
         else:
             body = BodyReader(length)
             payload = body.feed(data[stop:])
             clean = body.clean
-        now = self.now()
-        exchange.upstream_seconds += now - self._since
-        exchange.upstream_status = head.status
-        if b"keep-alive" in head.index:
-            self.peer_keep_alive = peer_keep_alive(head.index[b"keep-alive"], self._pool.keep_alive)
-        response = Response(head.status, response_headers(head), payload)
+        response = Response(status, response_headers(head), payload)
         if body is not None and not body.done:
             self._stream_answer(head, body, response, exchange)
         else:
@@ -327,9 +318,10 @@ class UpstreamConnection(Link):
                 reusable = False
                 upload.stop()
         if not reusable:
-            self._shut(abort=upload is not None)
+            self.close(abort=upload is not None)
             return
-        self._resume_reading()
+        if self._reading_paused:
+            self._resume_reading()
         self._informational = 0
         if self._bodiless:
             self._bodiless = False
@@ -355,7 +347,7 @@ class UpstreamConnection(Link):
             else:
                 self._fail(UPSTREAM_RESET, "before an answer began")
         elif state == _IDLE:
-            self._shut(abort=False)
+            self.close()
 
     def _error(
         self, kind: ErrorCode, detail: str, make: type[UpstreamError] = UpstreamError
@@ -371,7 +363,7 @@ class UpstreamConnection(Link):
         waiter, stream = self._waiter, self._stream
         if self._state == _CLOSED:
             return
-        self._shut(abort=True)
+        self.close(abort=True)
         if waiter is not None:
             if not waiter.done():
                 waiter.set_exception(error)
@@ -380,8 +372,11 @@ class UpstreamConnection(Link):
                 self.target.failed(error.kind, error.detail, self._pool.clock.wall())
             stream.end(error)
 
-    def _shut(self, abort: bool) -> None:
-        """Leave every state for the last one. What was held is given back here, and only once."""
+    def close(self, abort: bool = False) -> None:
+        """Leave every state for the last one. What was held is given back here, and only once.
+
+        With `abort`, what was not sent yet is dropped. Nobody who waits is told; see `_lose`.
+        """
         state = self._state
         if state == _CLOSED:
             return

@@ -13,7 +13,7 @@ from typing import Final
 from gateway.errors import INTERNAL_ERROR, LOOP_DETECTED, GatewayError
 from gateway.forwarded import FORWARDING_FIELDS, forwarding_fields
 from gateway.http1.head import ResponseHead, connection_tokens
-from gateway.message import Request, Response
+from gateway.message import Headers, Request, Response
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -78,6 +78,11 @@ _NO_TRAILER: Final = (
     }
 )
 _FIELD: Final = b": ".join
+_METHOD_STARTS: Final = {
+    name: b"%b " % name.encode() for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+}
+_HOST_ALONE: Final = frozenset({b"host"})
+_CONNECTION_ALONE: Final = frozenset({b"connection"})
 _CONNECTION_TE: Final = (b"connection", b"TE")
 _TE: Final = (b"te", b"trailers")
 
@@ -122,27 +127,42 @@ class RequestFields:
         GatewayError(LOOP_DETECTED) if this gateway stands in Via already.
         """
         headers = request.headers
-        raw = headers.raw
+        raw, index = headers.raw, headers.index
+        if (
+            host == "preserve"
+            and raw
+            and raw[0][0] == b"host"
+            and b"connection" not in index
+            and index.keys() & self._dropped == _HOST_ALONE
+        ):
+            # The usual request: Host stands first, and nothing is to be dropped.
+            fields = raw.copy()
+        else:
+            fields = self._chosen(headers, host)
+        fields += forwarding_fields(request)
+        if b"via" in index:
+            self._refuse_loop(raw)
+        fields.append(self._via if request.http_version == "1.1" else self._via_old)
+        if b"te" in index and _wants_trailers(raw):
+            fields.append(_TE)
+            fields.append(_CONNECTION_TE)
+        if request.method in ("OPTIONS", "TRACE") and b"max-forwards" in headers:
+            _count_hop(fields)
+        return fields
+
+    def _chosen(self, headers: Headers, host: str) -> RawHeaders:
+        """The client's fields that pass, behind the Host field that `host` asks for."""
         fields: RawHeaders = []
         if host == "preserve":
-            own_host = headers.get(b"host")
+            own_host = headers.index.get(b"host")
             if own_host:
                 fields.append((b"host", own_host))
         elif host != "upstream":
             fields.append((b"host", host.encode("ascii")))
         dropped = self._dropped
-        if headers.get(b"connection") is not None:
-            dropped = self._dropped_with_connection(raw)
-        fields += [pair for pair in raw if pair[0] not in dropped]
-        fields += forwarding_fields(request)
-        if headers.get(b"via") is not None:
-            self._refuse_loop(raw)
-        fields.append(self._via if request.http_version == "1.1" else self._via_old)
-        if headers.get(b"te") is not None and _wants_trailers(raw):
-            fields.append(_TE)
-            fields.append(_CONNECTION_TE)
-        if request.method in ("OPTIONS", "TRACE") and b"max-forwards" in headers:
-            _count_hop(fields)
+        if b"connection" in headers.index:
+            dropped = self._dropped_with_connection(headers.raw)
+        fields += [pair for pair in headers.raw if pair[0] not in dropped]
         return fields
 
     def _dropped_with_connection(self, raw: RawHeaders) -> frozenset[bytes]:
@@ -196,15 +216,12 @@ def encode_head(
     `framing` is whole field lines, CRLF included. Raises GatewayError(INTERNAL_ERROR) if a name,
     value or target holds a line end, which would make two requests of one.
     """
-    block = b"\r\n".join(map(_FIELD, fields))
-    line = b"%b %b HTTP/1.1\r\n" % (method.encode("ascii"), target)
     if not fields or fields[0][0] != b"host":
-        line += b"host: %b\r\n" % authority
-        lines = 2
-    else:
-        lines = 1
-    head = b"%b%b\r\n%b\r\n" % (line, block, framing) if fields else line + framing + b"\r\n"
-    expected = lines + len(fields) + 1 + (1 if framing else 0)
+        fields = [(b"host", authority), *fields]
+    block = b"\r\n".join(map(_FIELD, fields))
+    line = _METHOD_STARTS.get(method) or b"%b " % method.encode("ascii")
+    head = b"".join((line, target, b" HTTP/1.1\r\n", block, b"\r\n", framing, b"\r\n"))
+    expected = len(fields) + (3 if framing else 2)
     if head.count(b"\n") != expected or head.count(b"\r") != expected or b" " in target:
         detail = "a header field or the request target holds a line end"
         raise GatewayError(INTERNAL_ERROR, detail, sent=False)
@@ -239,8 +256,16 @@ def response_headers(head: ResponseHead) -> RawHeaders:
     """
     raw = head.headers
     index = head.index
-    dropped = _HOP_BY_HOP
     connection = index.get(b"connection")
+    if len(index) == len(raw) and head.status != 204 and head.status >= 200:
+        # The usual answer: each field once, and at most a plain Connection to drop.
+        found = index.keys() & _HOP_BY_HOP
+        if not found:
+            return raw
+        if found == _CONNECTION_ALONE and connection in (b"keep-alive", b"close"):
+            raw.remove((b"connection", connection))
+            return raw
+    dropped = _HOP_BY_HOP
     if connection is not None and connection not in (b"keep-alive", b"close"):
         dropped = dropped | (connection_tokens(raw) - _UNREMOVABLE - {b"content-length"})
     if b"content-length" in index and (head.status < 200 or head.status == 204):

@@ -63,28 +63,34 @@ class Pool:
         idle = self.idle
         while idle:
             connection = idle.pop()
-            if now < connection.expires and connection.is_clean:
+            if now < connection.expires and connection.is_clean():
                 self.target.reuses += 1
                 return connection
             connection.close()
         return None
 
     async def acquire(self) -> UpstreamConnection:
-        """A connection that is ready, as a rule a new one, after waiting for a slot if need be.
+        """A connection that is ready: an idle one, a new one, or after waiting what comes free.
 
         Raises UpstreamError: CONNECTION_LIMIT if no slot came free in time, or what
         `Connector.connect` raises.
         """
-        if self.open >= self.limit:
-            connection = await self._wait()
-            if connection is not None:
-                self.target.reuses += 1
-                return connection
-        else:
-            self.open += 1
-        return await self.connect()
+        connection = self.take(self.clock.monotonic())
+        if connection is None:
+            connection = await self._claim()
+        return connection or await self._connect()
 
-    async def connect(self) -> UpstreamConnection:
+    async def _claim(self) -> UpstreamConnection | None:
+        """A connection that another exchange hands over, or None for a slot to open one in."""
+        if self.open < self.limit:
+            self.open += 1
+            return None
+        connection = await self._wait()
+        if connection is not None:
+            self.target.reuses += 1
+        return connection
+
+    async def _connect(self) -> UpstreamConnection:
         """A new connection in a slot that the caller holds; the slot is given back on failure."""
         made: list[UpstreamConnection] = []
 
@@ -97,7 +103,7 @@ class Pool:
             connection = await self._connector.connect(self.target, factory)
         except BaseException:
             for attempt in made:
-                attempt.give_up()
+                attempt.close(abort=True)
             self._pass_on_slot()
             raise
         if not connection.is_idle:
@@ -116,16 +122,15 @@ class Pool:
         """
         if self.open >= self.limit and self.idle:
             self.idle[0].close()
-        connection = await self.acquire()
-        if not connection.used:
-            return connection
-        # It was handed over by another exchange. Its slot is what is wanted, not itself.
-        self.connections.remove(connection)
-        connection.close()
-        return await self.connect()
+        connection = await self._claim()
+        if connection is not None:
+            # Its slot is what is wanted, not itself.
+            self.connections.remove(connection)
+            connection.close()
+        return await self._connect()
 
     async def _wait(self) -> UpstreamConnection | None:
-        """Queue up. A connection, or None for a slot to open one in, which is then the caller's."""
+        """Queue up for what `_claim` gives."""
         if len(self._waiters) >= self.limit * _QUEUE_FACTOR:
             raise self._limit_error(f"{len(self._waiters)} requests wait already")
         self.target.waits += 1
@@ -133,9 +138,10 @@ class Pool:
             async with asyncio.timeout(self._connector.connect_timeout):
                 while True:
                     granted = await self._grant()
-                    if granted is None or granted.is_idle:
+                    if granted is None or granted.is_clean():
                         return granted
-                    # Closed between being handed over and now; its slot went on with it.
+                    # It broke between being handed over and now; its slot went on with it.
+                    granted.close()
                     if self.open < self.limit:
                         self.open += 1
                         return None

@@ -260,14 +260,14 @@ async def test_the_index_page_is_plain_and_locked_down() -> None:
         assert style.headers["content-type"].startswith("text/css")
 
 
-async def test_without_the_token_only_health_answers() -> None:
-    """Everything that tells about the inside, metrics included, is a 401 with a challenge."""
+async def test_without_the_token_only_health_and_metrics_answer() -> None:
+    """Everything else, unknown paths included, is a 401 with a challenge."""
     control = FakeControl()
     tokens = ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", TOKEN]
     async with admin(control, TOKEN) as client:
         for authorization in [None, *tokens, f"Bearer {TOKEN[:-1]}", f"Bearer, {TOKEN}"]:
             headers = {} if authorization is None else {"authorization": authorization}
-            for path in ("/", "/metrics", "/api/v1/config", "/nope", "/livez/"):
+            for path in ("/", "/api/v1/config", "/nope", "/livez/", "/metrics/"):
                 response = await client.get(path, headers=headers)
                 is_problem(response, 401, "unauthorized")
                 challenge = response.headers["www-authenticate"]
@@ -276,7 +276,8 @@ async def test_without_the_token_only_health_answers() -> None:
                 assert response.headers["cache-control"] == "no-store"
                 assert TOKEN not in response.text
             is_problem(await client.post("/api/v1/reload", headers=headers), 401, "unauthorized")
-            assert (await client.get("/readyz", headers=headers)).status_code == 200
+            for path in ("/livez", "/readyz", "/healthz", "/metrics"):
+                assert (await client.get(path, headers=headers)).status_code == 200
     assert control.reloads == 0
 
 
@@ -285,10 +286,10 @@ async def test_with_the_token_everything_answers() -> None:
     async with admin(FakeControl(), TOKEN) as client:
         for scheme in ("Bearer", "bearer"):
             headers = {"authorization": f"{scheme} {TOKEN}"}
-            assert (await client.get("/metrics", headers=headers)).status_code == 200
+            assert (await client.get("/api/v1/config", headers=headers)).status_code == 200
             assert (await client.post("/api/v1/reload", headers=headers)).status_code == 200
         twice = [("authorization", f"Bearer {TOKEN}"), ("authorization", "Bearer other")]
-        is_problem(await client.get("/metrics", headers=twice), 401, "unauthorized")
+        is_problem(await client.get("/api/v1/config", headers=twice), 401, "unauthorized")
 
 
 async def test_a_rebound_name_is_refused() -> None:

@@ -40,7 +40,7 @@ def accepted(name: str, section: str, *send: bytes, target: bytes = b"/", **more
 
 
 def refused(name: str, section: str, *send: bytes, status: int = 400, **more: object) -> Case:
-    """A case whose first request is refused: an error, the connection ends, nothing gets through."""
+    """A case whose first request is refused: an error, an end, and nothing gets through."""
     return Case(name, section, send, (status,), closes=True, **more)  # type: ignore[arg-type]
 
 

@@ -22,28 +22,45 @@ def _bad(name: str, body: bytes, section: str = "RFC 9112 7.1", status: int = 40
 CASES: list[Case] = [
     _good("two chunks", b"3\r\nhel\r\n2\r\nlo\r\n" + _END, b"hello"),
     _good("an empty body", _END, b""),
-    _good("sizes in both cases", b"A\r\n0123456789\r\na\r\n0123456789\r\n" + _END, b"0123456789" * 2),
+    _good(
+        "sizes in both cases", b"A\r\n0123456789\r\na\r\n0123456789\r\n" + _END, b"0123456789" * 2
+    ),
     _good("leading zeros", b"0005\r\nhello\r\n" + _END, b"hello"),
     _good("a last chunk of many zeros", b"1\r\na\r\n000\r\n\r\n", b"a"),
     _good("an extension", b"5;a=b\r\nhello\r\n" + _END, b"hello", "RFC 9112 7.1.1"),
-    _good("an extension without a value", b"5;a\r\nhello\r\n0;b\r\n\r\n", b"hello", "RFC 9112 7.1.1"),
+    _good(
+        "an extension without a value", b"5;a\r\nhello\r\n0;b\r\n\r\n", b"hello", "RFC 9112 7.1.1"
+    ),
     _good("a quoted extension", b'5;a="b;\\" c"\r\nhello\r\n' + _END, b"hello", "RFC 9112 7.1.1"),
-    _good("white space before an extension", b"5 ;a\r\nhello\r\n" + _END, b"hello", "RFC 9112 7.1.1"),
-    accepted(
-        "chunks cut anywhere", "RFC 9112 7.1", chunked(b"5"), b"\r", b"\nhel", b"lo\r", b"\n0\r\n",
-        b"\r\n", body_received=b"hello",
+    _good(
+        "white space before an extension", b"5 ;a\r\nhello\r\n" + _END, b"hello", "RFC 9112 7.1.1"
     ),
     accepted(
-        "a trailer is not a header", "RFC 9110 6.5.1",
-        chunked(b"1\r\na\r\n0\r\nAuthorization: Bearer x\r\nX-A: b\r\n\r\n"), body_received=b"a",
+        "chunks cut anywhere",
+        "RFC 9112 7.1",
+        chunked(b"5"),
+        b"\r",
+        b"\nhel",
+        b"lo\r",
+        b"\n0\r\n",
+        b"\r\n",
+        body_received=b"hello",
+    ),
+    accepted(
+        "a trailer is not a header",
+        "RFC 9110 6.5.1",
+        chunked(b"1\r\na\r\n0\r\nAuthorization: Bearer x\r\nX-A: b\r\n\r\n"),
+        body_received=b"a",
         received={b"authorization": None, b"x-a": None},
     ),
     accepted(
-        "Host in a trailer changes nothing", "RFC 9110 6.5.1",
+        "Host in a trailer changes nothing",
+        "RFC 9110 6.5.1",
         chunked(b"0\r\nHost: evil\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n"),
     ),
     accepted(
-        "framing in a trailer changes nothing", "RFC 9110 6.5.1",
+        "framing in a trailer changes nothing",
+        "RFC 9110 6.5.1",
         chunked(b"0\r\nContent-Length: 100\r\nTransfer-Encoding: chunked\r\n\r\n"),
     ),
     _bad("no size", b"\r\nhello\r\n" + _END),
@@ -73,7 +90,9 @@ CASES: list[Case] = [
     _bad("a bare LF in an extension", b"5;a\nb\r\nhello\r\n" + _END, "RFC 9112 7.1.1"),
     _bad("quotes left open", b'5;a="b\r\nhello\r\n' + _END, "RFC 9112 7.1.1"),
     _bad("an endless extension", b"5;a=" + b"b" * 5000, "RFC 9112 7.1.1"),
-    _bad("a kilobyte of extension for each byte", (b"1;a=" + b"b" * 1000 + b"\r\na\r\n") * 20 + _END),
+    _bad(
+        "a kilobyte of extension for each byte", (b"1;a=" + b"b" * 1000 + b"\r\na\r\n") * 20 + _END
+    ),
     _bad("a trailer without a colon", b"0\r\nX-A\r\n\r\n", "RFC 9112 7.1.2"),
     _bad("a trailer with an empty name", b"0\r\n: b\r\n\r\n", "RFC 9112 7.1.2"),
     _bad("a space before a trailer's colon", b"0\r\nX-A : b\r\n\r\n", "RFC 9112 7.1.2"),
@@ -82,5 +101,7 @@ CASES: list[Case] = [
     _bad("a bare LF in a trailer", b"0\r\nX-A: b\nX-B: c\r\n\r\n", "RFC 9112 7.1.2"),
     _bad("a bare LF ends the trailers", b"0\r\nX-A: b\r\n\n", "RFC 9112 7.1.2"),
     _bad("trailers without end", b"0\r\n" + b"X-A: b\r\n" * 2000, "RFC 6585 5", status=431),
-    _bad("too large a trailer", b"0\r\nX-A: " + b"b" * 9000 + b"\r\n\r\n", "RFC 6585 5", status=431),
+    _bad(
+        "too large a trailer", b"0\r\nX-A: " + b"b" * 9000 + b"\r\n\r\n", "RFC 6585 5", status=431
+    ),
 ]

@@ -6,7 +6,11 @@ from tests.conformance.case import Case, accepted, chunked, get, refused, reques
 
 _OLD = b"GET / HTTP/1.0\r\nHost: a\r\n"
 _POST = request(b"POST", b"/b", b"Content-Length: 5", body=b"hello")
-_H2C = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAAP__")
+_H2C = (
+    b"Connection: Upgrade, HTTP2-Settings",
+    b"Upgrade: h2c",
+    b"HTTP2-Settings: AAMAAABkAAQAAP__",
+)
 
 
 def _one(name: str, section: str, send: bytes, *, closes: bool) -> Case:
@@ -40,7 +44,8 @@ CASES: list[Case] = [
         (200, 200, 200), reached=(b"/a", b"/b", b"/c"), bodies=(b"", b"hello", b""),
     ),
     Case(
-        "a request cut in two behind another", "RFC 9112 9.3.2", (get(b"/a") + _POST[:20], _POST[20:]),
+        "a request cut in two behind another", "RFC 9112 9.3.2",
+        (get(b"/a") + _POST[:20], _POST[20:]),
         (200, 200), reached=(b"/a", b"/b"),
     ),
     Case(
@@ -61,7 +66,8 @@ CASES: list[Case] = [
     ),
     Case(
         "a good one, then a refused one", "RFC 9112 9.3.2",
-        (get(b"/a") + get(b"/b", host=b"") + get(b"/c"),), (200, 400), closes=True, reached=(b"/a",),
+        (get(b"/a") + get(b"/b", host=b"") + get(b"/c"),), (200, 400), closes=True,
+        reached=(b"/a",),
     ),
     Case(
         "an empty line between requests", "RFC 9112 2.2", (get(b"/a") + b"\r\n" + get(b"/b"),),
@@ -114,7 +120,7 @@ CASES: list[Case] = [
     ),
     accepted(
         "WebSocket over HTTP/1.0", "RFC 6455 4.1",
-        b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive, upgrade\r\nUpgrade: websocket\r\n\r\n",
+        _OLD + b"Connection: keep-alive, upgrade\r\nUpgrade: websocket\r\n\r\n",
     ),
     Case("HEAD has no body", "RFC 9110 9.3.2", (request(b"HEAD", b"/"),), (200,), reached=(b"/",),
          methods=("HEAD",)),
@@ -122,6 +128,7 @@ CASES: list[Case] = [
         "HEAD, then another", "RFC 9110 9.3.2", (request(b"HEAD", b"/a") + get(b"/b"),), (200, 200),
         reached=(b"/a", b"/b"), methods=("HEAD", "GET"),
     ),
-    Case("a refused HEAD has no body", "RFC 9110 9.3.2", (request(b"HEAD", b"/", host=b""),), (400,),
+    Case("a refused HEAD has no body", "RFC 9110 9.3.2",
+         (request(b"HEAD", b"/", host=b""),), (400,),
          closes=True, methods=("HEAD",)),
 ]  # fmt: skip

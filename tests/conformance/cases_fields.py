@@ -18,14 +18,18 @@ HOST: list[Case] = [
     accepted("Host in any case", "RFC 9110 5.1", get(host=b"hOsT: a")),
     accepted("Host without a space", "RFC 9112 5", get(host=b"Host:a")),
     accepted("Host behind another field", "RFC 9110 5.3", get(b"/", b"Host: a", host=b"X: y")),
-    accepted("HTTP/1.0 without Host", "RFC 9112 3.2", b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"),
+    accepted(
+        "HTTP/1.0 without Host", "RFC 9112 3.2", b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+    ),
     refused("no Host", "RFC 9112 3.2", get(host=b"")),
     refused("two Hosts", "RFC 9112 3.2", get(b"/", b"Host: b")),
     refused("the same Host twice", "RFC 9112 3.2", get(b"/", b"Host: a")),
     refused("Host and hOST", "RFC 9112 3.2", get(b"/", b"hOST: b")),
     refused("an empty Host", "RFC 9110 4.2.1", get(host=b"Host:")),
     refused("a Host of spaces", "RFC 9110 4.2.1", get(host=b"Host:   ")),
-    refused("two Hosts on HTTP/1.0", "RFC 9112 3.2", b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n"),
+    refused(
+        "two Hosts on HTTP/1.0", "RFC 9112 3.2", b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n"
+    ),
     _host("a space in Host", b"a b"),
     _host("a list of Hosts", b"a, b"),
     _host("a list of Hosts without a space", b"a,b"),
@@ -52,18 +56,26 @@ HOST: list[Case] = [
 
 FIELDS: list[Case] = [
     accepted(
-        "white space round a value is not part of it", "RFC 9110 5.5", get(b"/", b"X-A: \t b \t "),
+        "white space round a value is not part of it",
+        "RFC 9110 5.5",
+        get(b"/", b"X-A: \t b \t "),
         received={b"x-a": b"b"},
     ),
-    accepted("no white space before a value", "RFC 9112 5", get(b"/", b"X-A:b"), received={b"x-a": b"b"}),
+    accepted(
+        "no white space before a value", "RFC 9112 5", get(b"/", b"X-A:b"), received={b"x-a": b"b"}
+    ),
     accepted("an empty value", "RFC 9110 5.5", get(b"/", b"X-A:"), received={b"x-a": b""}),
     accepted("colons in a value", "RFC 9112 5", get(b"/", b"X-A: b:c"), received={b"x-a": b"b:c"}),
-    accepted("a tab in a value", "RFC 9110 5.5", get(b"/", b"X-A: b\tc"), received={b"x-a": b"b\tc"}),
+    accepted(
+        "a tab in a value", "RFC 9110 5.5", get(b"/", b"X-A: b\tc"), received={b"x-a": b"b\tc"}
+    ),
     accepted(
         "obs-text in a value", "RFC 9110 5.5", get(b"/", b"X-A: \xe4"), received={b"x-a": b"\xe4"}
     ),
     accepted(
-        "repeated fields stay in order", "RFC 9110 5.3", get(b"/", b"X-A: b", b"X-A: c"),
+        "repeated fields stay in order",
+        "RFC 9110 5.3",
+        get(b"/", b"X-A: b", b"X-A: c"),
         received={b"x-a": b"b, c"},
     ),
     accepted("a name with every tchar", "RFC 9110 5.6.2", get(b"/", b"!#$%&'*+-.^_`|~9a: b")),
@@ -95,15 +107,20 @@ FIELDS: list[Case] = [
     refused("a name over the limit", "RFC 6585 5", get(b"/", b"X" * 33000 + b": b"), status=431),
     refused("a value over the limit", "RFC 6585 5", get(b"/", b"X: " + b"b" * 33000), status=431),
     refused(
-        "a head that never ends", "RFC 6585 5",
-        b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X-Fill: 0123456789\r\n" * 2000, status=431,
+        "a head that never ends",
+        "RFC 6585 5",
+        b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X-Fill: 0123456789\r\n" * 2000,
+        status=431,
     ),
     refused(
-        "too many fields", "RFC 6585 5", get(b"/", *[b"X-%d: b" % each for each in range(128)]),
+        "too many fields",
+        "RFC 6585 5",
+        get(b"/", *[b"X-%d: b" % each for each in range(128)]),
         status=431,
     ),
     accepted(
-        "as many fields as are allowed", "RFC 6585 5",
+        "as many fields as are allowed",
+        "RFC 6585 5",
         get(b"/", *[b"X-%d: b" % each for each in range(127)]),
     ),
 ]

@@ -46,17 +46,17 @@ CASES: list[Case] = [
     refused("TRACE echoes credentials", "RFC 9110 9.3.8", request(b"TRACE", b"/"), status=501),
     refused("trace, for a sloppy upstream", "RFC 9110 9.3.8", request(b"trace", b"/"), status=501),
     refused(
-        "CONNECT asks for a tunnel", "RFC 9110 9.3.6",
-        b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", status=501,
+        "CONNECT asks for a tunnel",
+        "RFC 9110 9.3.6",
+        b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n",
+        status=501,
     ),
     refused("CONNECT with a path", "RFC 9112 3.2.3", request(b"CONNECT", b"/"), status=501),
     refused("HTTP/0.9 without a version", "RFC 9112 2.3", b"GET /\r\n"),
     refused("HTTP/0.9 said aloud", "RFC 9110 15.6.6", _line(b"GET / HTTP/0.9"), status=505),
     refused("HTTP/2.0 in a request line", "RFC 9110 15.6.6", _line(b"GET / HTTP/2.0"), status=505),
     refused("HTTP/3.0 in a request line", "RFC 9110 15.6.6", _line(b"GET / HTTP/3.0"), status=505),
-    refused(
-        "the HTTP/2 preface", "RFC 9113 3.4", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", status=505
-    ),
+    refused("the HTTP/2 preface", "RFC 9113 3.4", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", status=505),
     refused("a lower-case http name", "RFC 9112 2.3", _line(b"GET / http/1.1")),
     refused("a version without minor", "RFC 9112 2.3", _line(b"GET / HTTP/1")),
     refused("a version with three parts", "RFC 9112 2.3", _line(b"GET / HTTP/1.1.1")),

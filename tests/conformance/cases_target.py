@@ -5,20 +5,27 @@ from __future__ import annotations
 from tests.conformance.case import Case, accepted, get, refused, request
 
 CASES: list[Case] = [
-    accepted("a query goes through as it is", "RFC 9112 3.2.1", get(b"/a?b=c&d"), target=b"/a?b=c&d"),
     accepted(
-        "absolute-form is read as origin-form", "RFC 9112 3.2.2", get(b"http://a/b?c"),
-        target=b"/b?c", received={b"host": b"a"},
+        "a query goes through as it is", "RFC 9112 3.2.1", get(b"/a?b=c&d"), target=b"/a?b=c&d"
+    ),
+    accepted(
+        "absolute-form is read as origin-form",
+        "RFC 9112 3.2.2",
+        get(b"http://a/b?c"),
+        target=b"/b?c",
+        received={b"host": b"a"},
     ),
     accepted("absolute-form without a path", "RFC 9112 3.2.2", get(b"http://a"), target=b"/"),
     accepted("absolute-form, query alone", "RFC 9112 3.2.2", get(b"http://a?b"), target=b"/?b"),
     accepted("the scheme in capitals", "RFC 9110 4.2.3", get(b"HTTP://a/b"), target=b"/b"),
     accepted(
-        "the authority in another case is the same", "RFC 9110 4.2.3",
+        "the authority in another case is the same",
+        "RFC 9110 4.2.3",
         get(b"http://EXAMPLE.com/", host=b"Host: example.COM"),
     ),
     accepted(
-        "the default port is the same authority", "RFC 9110 4.2.3",
+        "the default port is the same authority",
+        "RFC 9110 4.2.3",
         get(b"http://a:80/", host=b"Host: a"),
     ),
     refused("another authority than Host", "RFC 9112 3.2.2", get(b"http://b/")),
@@ -51,7 +58,9 @@ CASES: list[Case] = [
 OPTIONS_CASES: list[Case] = [
     accepted("OPTIONS *", "RFC 9112 3.2.4", request(b"OPTIONS", b"*"), target=b"*"),
     accepted(
-        "OPTIONS with an authority alone is OPTIONS *", "RFC 9112 3.2.4",
-        request(b"OPTIONS", b"http://a"), target=b"*",
+        "OPTIONS with an authority alone is OPTIONS *",
+        "RFC 9112 3.2.4",
+        request(b"OPTIONS", b"http://a"),
+        target=b"*",
     ),
 ]

@@ -78,7 +78,7 @@ def recording_app(seen: list[Seen]) -> Callable[..., Any]:
 class Serving:
     """The lean protocol in a thread of its own, wired as uvicorn wires it, on a port of its own.
 
-    uvicorn's own Server sleeps a fifth of a second when it stops, which hundreds of tests would pay.
+    uvicorn's own Server sleeps a fifth of a second when it stops, which every test would pay.
     """
 
     def __init__(self, app: Any, settings: ServerSettings, tls: ssl.SSLContext | None) -> None:
@@ -110,9 +110,7 @@ class Serving:
 
     async def _serve(self) -> None:
         self._config.load()
-        server = await self.loop.create_server(
-            self._protocol, sock=self._listening, ssl=self._tls
-        )
+        server = await self.loop.create_server(self._protocol, sock=self._listening, ssl=self._tls)
         await self._stop.wait()
         server.close()
         for connection in list(self.state.connections):

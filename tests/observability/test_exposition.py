@@ -46,7 +46,8 @@ def test_what_was_counted_is_read_back(busy: Metrics, openmetrics: bool) -> None
     assert samples["gateway_requests_total", tuple(sorted(read.items()))] == 3
     assert samples["gateway_requests_in_flight", (("route", "orders.read"),)] == 1
     assert samples["gateway_config_generation", ()] == 2
-    assert samples["gateway_build_info", (("python", platform.python_version()), ("version", "1.0"))] == 1
+    build = (("python", platform.python_version()), ("version", "1.0"))
+    assert samples["gateway_build_info", build] == 1
     name = "gateway_request_duration_seconds"
     buckets = [
         value

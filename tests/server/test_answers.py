@@ -10,13 +10,15 @@ import pytest
 from gateway.server.settings import ServerSettings
 from tests.conformance.case import get, request
 from tests.conformance.target import Target, serving
-from tests.conformance.wire import Answer, Ended
+from tests.conformance.wire import Answer, Ended, Wire
 from tests.server.app import body, cycle_of, start
 
 CLOSE_LINE = b"Connection: close"
 
 
-def ask(app: Any, sent: bytes, method: str = "GET", settings: ServerSettings | None = None) -> Answer:
+def ask(
+    app: Any, sent: bytes, method: str = "GET", settings: ServerSettings | None = None
+) -> Answer:
     """One request to `app`, and its answer."""
     with serving(app, settings) as address, Target(address, []).connect() as wire:
         wire.send(sent)
@@ -104,7 +106,7 @@ def test_statuses_without_a_body(status: int, streamed: bool) -> None:
 
 
 def test_connection_fields_belong_to_the_server() -> None:
-    """RFC 9110 7.6.1: the application's Connection, Keep-Alive and Transfer-Encoding don't leave."""
+    """RFC 9110 7.6.1: the application's connection fields and framing don't leave."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         fields = [(b"Connection", b"keep-alive"), (b"Keep-Alive", b"timeout=5")]
@@ -210,6 +212,11 @@ def test_an_exception_in_the_answer_cuts_it(chunked: bool) -> None:
     assert b"0\r\n\r\n" not in ended.value.partial
 
 
+def _read_to_the_end(wire: Wire) -> None:
+    while wire.sock.recv(4096):
+        pass
+
+
 def test_an_exception_in_an_answer_without_framing_resets() -> None:
     """RFC 9112 8: to HTTP/1.0 only a reset shows that the answer is not whole."""
 
@@ -221,8 +228,7 @@ def test_an_exception_in_an_answer_without_framing_resets() -> None:
     with serving(app) as address, Target(address, []).connect() as wire:
         wire.send(b"GET / HTTP/1.0\r\n\r\n")
         with pytest.raises(ConnectionResetError):
-            while wire.sock.recv(4096):
-                pass
+            _read_to_the_end(wire)
 
 
 @pytest.mark.parametrize("pieces", [(b"hel",), (b"hello!",), (b"hello", b"!"), (b"", b"")])
@@ -235,7 +241,7 @@ def test_a_body_that_is_not_its_length_is_cut(pieces: tuple[bytes, ...]) -> None
             await body(send, piece, more=number < len(pieces) - 1)
 
     _, _, rest = raw(app, get()).partition(b"\r\n\r\n")
-    # One too many may come after the client has all it was promised; the connection ends all the same.
+    # One too many may come after the client has all it was promised; it ends all the same.
     assert len(rest) <= 5
     assert b"!" not in rest
 

@@ -187,15 +187,17 @@ def test_a_slow_reader_gets_its_answer() -> None:
         for number in range(8):
             await body(send, b"x" * 1_000_000, more=number < 7)
 
-    with serving(app, settings(body_idle_timeout=1.0)) as address:
-        with Target(address, []).connect() as wire:
-            wire.send(get())
-            got = 0
-            while got < size:
-                data = wire.sock.recv(1_000_000)
-                assert data
-                got += len(data)
-                time.sleep(0.05)
+    with (
+        serving(app, settings(body_idle_timeout=1.0)) as address,
+        Target(address, []).connect() as wire,
+    ):
+        wire.send(get())
+        got = 0
+        while got < size:
+            data = wire.sock.recv(1_000_000)
+            assert data
+            got += len(data)
+            time.sleep(0.05)
 
 
 def test_new_settings_hold_for_open_connections() -> None:

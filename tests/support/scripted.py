@@ -85,7 +85,7 @@ class Peer:
         return request
 
     async def send(self, data: bytes) -> None:
-        """Write, and wait until it is taken. Raises ConnectionError once the other side has left."""
+        """Write, and wait until it is taken. Raises ConnectionError if the other side left."""
         if self.writer.transport.is_closing():
             raise ConnectionResetError
         self.writer.write(data)

@@ -124,7 +124,7 @@ async def test_a_connect_that_succeeds_as_it_is_cancelled() -> None:
             await asyncio.gather(task, return_exceptions=True)
         await upstream.aclose()
         await asyncio.sleep(0.01)
-        await eventually(lambda: all(peer.reader.at_eof() for peer in server.peers))
+        await eventually(lambda: all(peer.gone.is_set() for peer in server.peers))
 
 
 async def test_the_upload_ends_with_the_exchange() -> None:

@@ -197,3 +197,17 @@ async def test_a_target_that_closes_on_accept_counts_as_unreachable() -> None:
             if result != b"ok":
                 assert isinstance(result, UpstreamError)
                 assert result.kind is UPSTREAM_RESET
+
+
+async def test_the_next_target_serves_from_its_idle_connections() -> None:
+    """A stand-in's idle connection is used, even when no further connection may be opened."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        dead = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        async with (
+            ScriptedUpstream(answer(OK)) as server,
+            running(dead, server.url, connections={"max": 1}) as upstream,
+        ):
+            for _ in range(6):
+                assert await fetch(upstream) == b"ok"
+            assert len(server.peers) == 1

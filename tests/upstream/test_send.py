@@ -122,7 +122,7 @@ async def test_bodies(parts: list[bytes], body: bytes, close: bool) -> None:
         for part in parts:
             await peer.send(part)
             await asyncio.sleep(0.002)
-        if close or b"ength" not in b"".join(parts) and b"chunked" not in parts[0]:
+        if close or (b"ength" not in b"".join(parts) and b"chunked" not in parts[0]):
             peer.close()
         await peer.until_gone()
 
