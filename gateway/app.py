@@ -68,7 +68,6 @@ class Gateway:
         whole answer leaves through `cycle.respond`, and a leaving client calls `on_disconnect`.
         """
         if cycle.disconnected:
-            cycle.end()
             return
         snapshot = self._snapshot
         head = cycle.head
@@ -113,7 +112,6 @@ class Gateway:
         finally:
             cycle.on_disconnect = None
             _finish(exchange, response, snapshot)
-            cycle.end()
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request of any other ASGI server."""

@@ -81,7 +81,7 @@ def parse_fields(block: bytes) -> RawHeaders:
     return _fields(lines, _new_name)
 
 
-def check_unfinished(block: bytes, start: int = 0) -> None:
+def check_unfinished(block: bytes | bytearray, start: int = 0) -> None:
     """Refuse a part of a head that no further byte can mend, looking at `block[start:]` only.
 
     Raises MalformedMessage for a bare CR or LF or a control character (RFC 9112 section 2.2).

@@ -47,7 +47,7 @@ class AccessPolicy(Guard):
         del context
         return cls(config)
 
-    async def check(self, exchange: Exchange) -> Rejection | None:
+    def check(self, exchange: Exchange) -> Rejection | None:
         """Refuse with 403 who is denied, or not among the allowed."""
         client = exchange.request.client
         if self._deny is not None and self._deny.contains(client):

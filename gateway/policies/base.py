@@ -8,7 +8,7 @@ lives in the Exchange, and what must outlive a reload comes from `BuildContext.s
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -82,8 +82,11 @@ class Policy:
 class Guard(Policy):
     """Looks at the request and may refuse it. It cannot see the response."""
 
-    async def check(self, exchange: Exchange) -> Rejection | None:
+    def check(self, exchange: Exchange) -> Rejection | None | Awaitable[Rejection | None]:
         """Return None to let the request pass, or why not.
+
+        `async def` for a guard that waits for something; a plain `def` for one that does not, which
+        saves a coroutine for each request.
 
         To speak on the answer, append to `exchange.reply_headers`. To see the end of the exchange,
         append to `exchange.on_finish`.

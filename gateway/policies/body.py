@@ -55,7 +55,7 @@ class BodyPolicy(Guard):
             limit, context.metrics.route(context.route).report if config.mode == "report" else None
         )
 
-    async def check(self, exchange: Exchange) -> Rejection | None:
+    def check(self, exchange: Exchange) -> Rejection | None:
         """Refuse a length that is too large; have a body without one counted as it comes."""
         request = exchange.request
         body = request.body

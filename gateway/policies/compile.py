@@ -6,14 +6,18 @@ not there. `mode: report` is implemented here, once, for every policy that can r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from inspect import iscoroutinefunction
+from typing import cast
 
 from gateway.errors import Refused, Rejection
 from gateway.message import Exchange, Handler, Response
 from gateway.policies.base import Around, Guard, Policy
 
 Report = Callable[[str, str, str], None]
+PromptCheck = Callable[[Exchange], Rejection | None]
+Check = Callable[[Exchange], Rejection | None | Awaitable[Rejection | None]]
 
 
 def compile_chain(
@@ -43,17 +47,37 @@ def compile_chain(
 def _fold_guards(guards: Sequence[Guard], forward: Handler) -> Handler:
     if not guards:
         return forward
-    return partial(_check_all, tuple(guard.check for guard in guards), forward)
+    checks = tuple(guard.check for guard in guards)
+    if any(iscoroutinefunction(check) for check in checks):
+        return partial(_check_waiting, checks, forward)
+    return partial(_check_prompt, cast("tuple[PromptCheck, ...]", checks), forward)
 
 
-async def _check_all(
-    checks: Sequence[Callable[[Exchange], object]], forward: Handler, exchange: Exchange
+def _check_prompt(
+    checks: Sequence[PromptCheck], forward: Handler, exchange: Exchange
+) -> Awaitable[Response]:
+    # Not a coroutine itself: what stands further in is handed to whoever awaits this.
+    for check in checks:
+        rejection = check(exchange)
+        if rejection is not None:
+            return _refuse(exchange, rejection)
+    return forward(exchange)
+
+
+async def _check_waiting(
+    checks: Sequence[Check], forward: Handler, exchange: Exchange
 ) -> Response:
     for check in checks:
-        rejection = await check(exchange)  # type: ignore[misc]
+        rejection = check(exchange)
+        if rejection is not None and not isinstance(rejection, Rejection):
+            rejection = await rejection
         if rejection is not None:
             return exchange.refuse(rejection)
     return await forward(exchange)
+
+
+async def _refuse(exchange: Exchange, rejection: Rejection) -> Response:
+    return exchange.refuse(rejection)
 
 
 def _note(exchange: Exchange, policy: str, rejection: Rejection, report: Report) -> None:
@@ -70,7 +94,9 @@ class _ReportingGuard(Guard):
         self._report = report
 
     async def check(self, exchange: Exchange) -> None:
-        rejection = await self._guard.check(exchange)
+        rejection = self._guard.check(exchange)
+        if rejection is not None and not isinstance(rejection, Rejection):
+            rejection = await rejection
         if rejection is not None:
             _note(exchange, self._guard.name, rejection, self._report)
 

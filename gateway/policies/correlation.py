@@ -61,7 +61,7 @@ class CorrelationPolicy(Guard):
         """Keep the field's name and the source of ids."""
         return cls(config, context.random)
 
-    async def check(self, exchange: Exchange) -> None:
+    def check(self, exchange: Exchange) -> None:
         """Take or make the id; put it on the request and on the answer."""
         headers = exchange.request.headers
         index = headers.index

@@ -40,7 +40,7 @@ class ObservePolicy(Guard):
         del config  # it has no fields
         return cls(context)
 
-    async def check(self, exchange: Exchange) -> None:
+    def check(self, exchange: Exchange) -> None:
         """Write the trace into the request's header, and be there when the exchange ends."""
         headers = exchange.request.headers
         if b"traceparent" in headers.index or b"tracestate" in headers.index:

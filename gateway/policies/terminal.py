@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote_plus
 
@@ -79,13 +79,13 @@ class Forward:
             query = self._query.apply(query)
         return b"%b?%b" % (path.encode("ascii"), query) if query else path.encode("ascii")
 
-    async def handle(self, exchange: Exchange) -> Response:
-        """Call the upstream. Raises UpstreamError."""
+    def handle(self, exchange: Exchange) -> Awaitable[Response]:
+        """Call the upstream; the call itself, to be awaited, so that nothing stands in between."""
         request = exchange.request
         target = self.target(request.path, request.query, exchange.raw_params)
         if exchange.subprotocols is not None:
-            return await self.upstream.connect_websocket(exchange, target, self._host)
-        return await self.upstream.send(exchange, request.method, target, self._host)
+            return self.upstream.connect_websocket(exchange, target, self._host)
+        return self.upstream.send(exchange, request.method, target, self._host)
 
 
 def respond(config: RespondConfig) -> Handler:

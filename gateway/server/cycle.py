@@ -63,9 +63,11 @@ class Cycle:
         if body is not None:
             self._expects_continue = self.head.expect_continue and not (body.size or body.done)
         shared = self.protocol.shared
-        answering = self._run() if shared.serve is None else shared.serve(self)
-        self.task = task = shared.loop.create_task(answering)
-        shared.state.tasks.add(task)
+        if shared.serve is not None:
+            self.protocol.attendant.serve(self)
+        else:
+            self.task = task = shared.loop.create_task(self._run())
+            shared.state.tasks.add(task)
 
     def end(self) -> None:
         """The application is done; what it left unanswered is answered here.
@@ -73,8 +75,9 @@ class Cycle:
         An application with `serve` calls this last. (A task's done-callback would do, and cost a
         turn of the event loop for each request.)
         """
-        self.protocol.shared.state.tasks.discard(self.task)  # type: ignore[arg-type]
-        self.task = None
+        if self.task is not None:
+            self.protocol.shared.state.tasks.discard(self.task)
+            self.task = None
         if not self.complete and not self.disconnected and self.failure is None:
             self.protocol.shared.logger.error("the application ended without completing its answer")
             self._fail("the application did not complete its answer")

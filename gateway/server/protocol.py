@@ -14,6 +14,7 @@ from gateway.errors import CONNECTION_LIMIT, REQUEST_TIMEOUT, ErrorCode
 from gateway.http1.head import MalformedMessage, RequestHead, parse_request_head
 from gateway.http1.target import settle_target
 from gateway.server import refusal, upgrade
+from gateway.server.attendant import Attendant
 from gateway.server.body import HIGH_WATER, RequestBody
 from gateway.server.connection import (
     BODY,
@@ -38,7 +39,7 @@ _DRAIN_BYTES: Final = 64 * 1024
 class HttpProtocol(Connection):
     """HTTP/1.1 for one connection; made by HttpFactory."""
 
-    __slots__ = ("_body", "_buffer", "_position")
+    __slots__ = ("_body", "_buffer", "_position", "attendant")
 
     def __init__(self, shared: HttpFactory) -> None:
         super().__init__(shared)
@@ -46,6 +47,7 @@ class HttpProtocol(Connection):
         self._buffer = b""
         self._position = 0
         self._body: RequestBody | None = None
+        self.attendant = Attendant(shared)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or turn it away if there are too many."""
@@ -57,6 +59,7 @@ class HttpProtocol(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, whoever ended it."""
         super().connection_lost(exc)
+        self.attendant.close()
         self._buffer = b""
         self._body = None
 
@@ -121,6 +124,7 @@ class HttpProtocol(Connection):
         shared = self.shared
         if head.upgrade is not None and upgrade.is_websocket(head, shared.config):
             self._retire()
+            self.attendant.close()
             upgrade.hand_over(self, head, data[end:])
             return
         body = None

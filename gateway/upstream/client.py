@@ -63,7 +63,7 @@ class Upstream:
         self._config = config
         self._clock = clock
         self._now = clock.monotonic
-        self._fields = RequestFields(pseudonym)
+        self._make_fields = RequestFields(pseudonym).make
         self._resolver = resolver or Resolver(clock)
         self._connector = Connector(self._resolver, config.connect_timeout)
         server_name = (config.tls.server_name if config.tls else None) or ""
@@ -124,7 +124,7 @@ class Upstream:
             answer = last_hop(request)
             if answer is not None:
                 return answer
-        fields = self._fields.make(request, host)
+        fields = self._make_fields(request, host)
         began = self._now()
         chosen = self._choose()
         assert chosen is not None, "nothing was tried yet"
@@ -163,22 +163,22 @@ class Upstream:
         body, stream = request.body, request.stream
         chosen = connection.target
         chosen.requests += 1
-        try:
-            if body is None and stream is not None:
-                length = declared_length(request)
-                framing = streaming_fields(length)
-                head = encode_head(method, target, fields, chosen.authority, framing)
-                waiter = connection.begin(exchange, method, head, b"", began)
-                if not waiter.done():
-                    connection.attach(Upload(connection, stream, length))
-                return waiter
+        length: int | None = 0
+        if body is None and stream is not None:
+            length = declared_length(request)
+            framing = streaming_fields(length)
+        else:
             body = body or b""
             framing = framing_fields(method, body)
+        try:
             head = encode_head(method, target, fields, chosen.authority, framing)
         except GatewayError:
             connection.close()
             raise
-        return connection.begin(exchange, method, head, body, began)
+        waiter = connection.begin(exchange, method, head, body or b"", began)
+        if body is None and stream is not None and not waiter.done():
+            connection.attach(Upload(connection, stream, length))
+        return waiter
 
     async def _connect(
         self, exchange: Exchange, target: Target, began: float
@@ -227,7 +227,7 @@ class Upstream:
 
         Another target is tried if one can't be reached. Raises UpstreamError.
         """
-        fields = self._fields.make(exchange.request, host)
+        fields = self._make_fields(exchange.request, host)
         exchange.upstream = self.name
         tried: list[Target] = []
         chosen = self._choose()

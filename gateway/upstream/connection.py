@@ -40,7 +40,6 @@ MAX_FIELDS: Final = 256
 MAX_INFORMATIONAL: Final = 16
 # A request body above this size is written beside its head instead of being copied behind it.
 _COPY: Final = 64 * 1024
-_HEAD_LIMITS: Final = f"more than {MAX_HEAD} bytes or {MAX_FIELDS} fields"
 
 _IDLE, _HEAD, _BODY, _CLOSED = range(4)
 
@@ -49,12 +48,12 @@ class UpstreamConnection(Link):
     """A connection in a pool. `expires` is when an idle one is too old, on the pool's clock.
 
     `used` tells a connection that carried an exchange from a new one. `retired` marks one that must
-    not be used again. `peer_keep_alive` is how long the upstream keeps an idle one, in seconds.
+    not be used again. `keep_alive` is how long it may idle, in seconds.
     """
 
     __slots__ = ("_bodiless", "_body", "_exchange", "_informational", "_method", "_partial",
                  "_pool", "_response", "_since", "_state", "_stream", "_upload", "_waiter",
-                 "_watched", "expires", "now", "peer_keep_alive", "retired", "target",
+                 "_watched", "expires", "keep_alive", "now", "retired", "target",
                  "used")  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -65,7 +64,7 @@ class UpstreamConnection(Link):
         self.expires = 0.0
         self.used = False
         self.retired = False
-        self.peer_keep_alive = pool.keep_alive
+        self.keep_alive = pool.keep_alive
         self._state = _IDLE
         self._method = ""
         self._exchange: Exchange | None = None
@@ -90,10 +89,6 @@ class UpstreamConnection(Link):
     def is_clean(self) -> bool:
         """Whether it is idle, and nothing waits on it that nobody asked for."""
         return self._state == _IDLE and (self._poll is None or not self._poll.poll(0))
-
-    def cut(self, reason: str) -> None:
-        """Close it whatever it carries; the exchange fails with UPSTREAM_RESET."""
-        self._fail(UPSTREAM_RESET, reason)
 
     # What the client uses
 
@@ -198,9 +193,10 @@ class UpstreamConnection(Link):
             else:
                 self._answer(head, data, stop)
         except MalformedMessage as error:
-            self._fail(INVALID_RESPONSE, error.reason)
+            self.fail(INVALID_RESPONSE, error.reason)
         except HeadTooLarge:
-            self._fail(RESPONSE_HEADERS_TOO_LARGE, _HEAD_LIMITS)
+            detail = f"more than {MAX_HEAD} bytes or {MAX_FIELDS} fields"
+            self.fail(RESPONSE_HEADERS_TOO_LARGE, detail)
 
     def _read_informational(self, head: ResponseHead, rest: bytes) -> None:
         self._informational += 1
@@ -223,38 +219,29 @@ class UpstreamConnection(Link):
             # Cancelled, and the task that awaited it has not run yet.
             self.close(abort=True)
             return
+        length = head.length
+        size = len(data) - stop
+        body: BodyReader | None = None
+        if 0 <= length <= size:
+            payload = data[stop:] if length == size else data[stop : stop + length]
+        else:
+            body = BodyReader(length)
+            payload = body.feed(data[stop:])
         now = self.now()
         exchange.upstream_seconds += now - self._since
         exchange.upstream_status = status = head.status
         if b"keep-alive" in head.index:
-            self.peer_keep_alive = peer_keep_alive(head.index[b"keep-alive"], self._pool.keep_alive)
-        length = head.length
-        size = len(data) - stop
-        if length == size and length and self._upload is None:
-            # The usual answer: all of it is here, and nothing but it.
-            response = Response(status, response_headers(head), data[stop:])
-            self._complete(head.keep_alive, now)
-            waiter.set_result(response)
-            return
-        body: BodyReader | None = None
-        payload = b""
-        if 0 <= length <= size:
-            if length:
-                payload = data[stop : stop + length]
-            else:
-                self._bodiless = self._method == "HEAD" or status in (204, 304)
-            clean = size == length
-        else:
-            body = BodyReader(length)
-            payload = body.feed(data[stop:])
-            clean = body.clean
+            self.keep_alive = peer_keep_alive(head.index[b"keep-alive"], self._pool.keep_alive)
         response = Response(status, response_headers(head), payload)
-        if body is not None and not body.done:
-            self._stream_answer(head, body, response, exchange)
+        if body is None:
+            if not length:
+                self._bodiless = self._method == "HEAD" or status in (204, 304)
+            self._complete(head.keep_alive and length == size, now)
+        elif body.done:
+            response.trailers = response_trailers(body.trailers) or None
+            self._complete(head.keep_alive and body.clean, now)
         else:
-            if body is not None and body.trailers:
-                response.trailers = response_trailers(body.trailers)
-            self._complete(clean and head.keep_alive, now)
+            self._stream_answer(head, body, response, exchange)
         waiter.set_result(response)
 
     def _stream_answer(
@@ -282,14 +269,13 @@ class UpstreamConnection(Link):
 
     def _read_body(self, data: bytes) -> None:
         stream, body, response = self._stream, self._body, self._response
-        assert stream is not None
-        assert body is not None
-        assert response is not None
+        if stream is None or body is None or response is None:
+            return
         self._moved()
         try:
             piece = body.feed(data)
         except MalformedMessage as error:
-            self._fail(INVALID_RESPONSE, error.reason)
+            self.fail(INVALID_RESPONSE, error.reason)
             return
         if piece:
             self._put(stream, piece)
@@ -310,7 +296,9 @@ class UpstreamConnection(Link):
         self.target.active -= 1
         self._state = _IDLE
         self.used = True
-        self._waiter = self._stream = self._response = self._exchange = self._body = None
+        self._waiter = self._exchange = None
+        if self._stream is not None:
+            self._stream = self._response = self._body = None
         upload = self._upload
         if upload is not None:
             self._upload = None
@@ -338,14 +326,13 @@ class UpstreamConnection(Link):
                 self._complete(False, self.now())
                 stream.end()
             else:
-                self._fail(RESPONSE_INCOMPLETE, "the connection was closed in mid-body")
+                self.fail(RESPONSE_INCOMPLETE, "the connection was closed in mid-body")
         elif state == _HEAD:
             if self._partial is not None or self._informational:
-                self._fail(RESPONSE_INCOMPLETE, "the connection was closed within the header")
-            elif self.used:
-                self._lose(self._error(UPSTREAM_RESET, "before an answer began", StaleConnection))
+                self.fail(RESPONSE_INCOMPLETE, "the connection was closed within the header")
             else:
-                self._fail(UPSTREAM_RESET, "before an answer began")
+                make = StaleConnection if self.used else UpstreamError
+                self._lose(self._error(UPSTREAM_RESET, "before an answer began", make))
         elif state == _IDLE:
             self.close()
 
@@ -355,7 +342,8 @@ class UpstreamConnection(Link):
         label = self.target.label
         return make(kind, f"{label}: {detail}", next_hop=label)
 
-    def _fail(self, kind: ErrorCode, detail: str) -> None:
+    def fail(self, kind: ErrorCode, detail: str) -> None:
+        """Cut the connection because of this; the exchange on it fails with UpstreamError."""
         self._lose(self._error(kind, detail))
 
     def _lose(self, error: GatewayError) -> None:
@@ -396,10 +384,10 @@ class UpstreamConnection(Link):
         if self._writing_paused:
             if self._write_moved():
                 return True
-            self._fail(UPSTREAM_WRITE_TIMEOUT, f"nothing was read {still}")
+            self.fail(UPSTREAM_WRITE_TIMEOUT, f"nothing was read {still}")
         elif self._state == _BODY and self._watched:
             if self._reading_paused:
                 # It is the client who is slow, and the server watches over that.
                 return True
-            self._fail(UPSTREAM_TIMEOUT, f"nothing was sent {still}")
+            self.fail(UPSTREAM_TIMEOUT, f"nothing was sent {still}")
         return False

@@ -103,9 +103,7 @@ class Connector:
                     raise
         raise AssertionError("a name has at least one address")
 
-    async def _connect_address(
-        self, target: Target, address: str, factory: Callable[[], _P]
-    ) -> _P:
+    async def _connect_address(self, target: Target, address: str, factory: Callable[[], _P]) -> _P:
         loop = asyncio.get_running_loop()
         port = target.address.port
         try:

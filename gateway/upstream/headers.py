@@ -81,6 +81,7 @@ _FIELD: Final = b": ".join
 _METHOD_STARTS: Final = {
     name: b"%b " % name.encode() for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 }
+_BODY_EXPECTED: Final = frozenset({"PATCH", "POST", "PUT"})
 _HOST_ALONE: Final = frozenset({b"host"})
 _CONNECTION_ALONE: Final = frozenset({b"connection"})
 _CONNECTION_TE: Final = (b"connection", b"TE")
@@ -133,7 +134,7 @@ class RequestFields:
             and raw
             and raw[0][0] == b"host"
             and b"connection" not in index
-            and index.keys() & self._dropped == _HOST_ALONE
+            and self._dropped.intersection(index) == _HOST_ALONE
         ):
             # The usual request: Host stands first, and nothing is to be dropped.
             fields = raw.copy()
@@ -232,7 +233,7 @@ def framing_fields(method: str, body: bytes) -> bytes:
     """The Content-Length line for a body that is sent whole; none where no body is expected."""
     if body:
         return b"content-length: %d\r\n" % len(body)
-    return b"content-length: 0\r\n" if method in ("POST", "PUT", "PATCH") else b""
+    return b"content-length: 0\r\n" if method in _BODY_EXPECTED else b""
 
 
 def declared_length(request: Request) -> int | None:
@@ -259,7 +260,7 @@ def response_headers(head: ResponseHead) -> RawHeaders:
     connection = index.get(b"connection")
     if len(index) == len(raw) and head.status != 204 and head.status >= 200:
         # The usual answer: each field once, and at most a plain Connection to drop.
-        found = index.keys() & _HOP_BY_HOP
+        found = _HOP_BY_HOP.intersection(index)
         if not found:
             return raw
         if found == _CONNECTION_ALONE and connection in (b"keep-alive", b"close"):

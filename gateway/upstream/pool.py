@@ -169,16 +169,16 @@ class Pool:
 
     def release(self, connection: UpstreamConnection, now: float) -> None:
         """Take back a connection whose exchange ended well."""
+        if self.closing or connection.retired:
+            connection.close()
+            return
         waiters = self._waiters
         while waiters:
             waiter = waiters.popleft()
             if not waiter.done():
                 waiter.set_result(connection)
                 return
-        if self.closing or connection.retired:
-            connection.close()
-            return
-        connection.expires = now + min(self.keep_alive, connection.peer_keep_alive)
+        connection.expires = now + connection.keep_alive
         self.idle.append(connection)
 
     def rest(self, connection: UpstreamConnection) -> None:
@@ -228,7 +228,7 @@ class Pool:
     def abort(self) -> None:
         """Cut every connection, in use or not."""
         for connection in list(self.connections):
-            connection.cut("the gateway is shutting down")
+            connection.fail(UPSTREAM_RESET, "the gateway is shutting down")
 
     def _limit_error(self, detail: str) -> UpstreamError:
         return UpstreamError(

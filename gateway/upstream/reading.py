@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.http1.chunked import ChunkedDecoder
-from gateway.http1.head import CHUNKED, MalformedMessage, RawHeaders
+from gateway.http1.head import CHUNKED, MalformedMessage, RawHeaders, check_unfinished
 
 MAX_HEAD: Final = 64 * 1024
 
@@ -45,11 +45,7 @@ class PartialHead:
             return bytes(buffer)
         if not buffer.startswith(b"HTTP/1."[: len(buffer)]):
             raise MalformedMessage("the status line is malformed")
-        line_end = buffer.find(b"\n", start)
-        while line_end >= 0:
-            if buffer[line_end - 1] != 0x0D:
-                raise MalformedMessage("a bare CR or LF, or a control character")
-            line_end = buffer.find(b"\n", line_end + 1)
+        check_unfinished(buffer, start)
         return b""
 
 

@@ -46,7 +46,7 @@ async def test_access(
 ) -> None:
     """Deny wins; an empty allow list is everyone; who has no address is on no list."""
     policy = AccessPolicy.build(AccessConfig.model_validate(config), context)
-    rejection = await policy.check(make_exchange(client=client))
+    rejection = policy.check(make_exchange(client=client))
 
     assert (rejection is None) is passes
     if rejection is not None:

@@ -69,7 +69,7 @@ async def test_an_exchange_is_counted_and_logged_once(tmp_path: Path) -> None:
     """In flight from the check to the finish; then one count with the upstream's share."""
     setup = Setup(tmp_path / "a.log")
     exchange = setup.exchange()
-    await setup.policy.check(exchange)
+    setup.policy.check(exchange)
     assert setup.value("gateway_requests_in_flight") == {("orders.read",): 1}
     setup.clock.advance(0.25)
     exchange.route, exchange.response_status = "orders.read", 200
@@ -90,7 +90,7 @@ async def test_the_upstream_sees_the_trace() -> None:
     """The request's header carries the gateway's span when the chain goes on."""
     setup = Setup(None)
     exchange = setup.exchange()
-    await setup.policy.check(exchange)
+    setup.policy.check(exchange)
     assert exchange.trace is not None
     sent = exchange.request.headers.get(b"traceparent")
     assert sent == f"00-{exchange.trace.trace_id}-{exchange.trace.span_id}-01".encode()
@@ -100,7 +100,7 @@ async def test_a_request_without_a_route_is_observed_too(tmp_path: Path) -> None
     """404 and 405 are counted under the unmatched label and logged without a route."""
     setup = Setup(tmp_path / "a.log", UNMATCHED)
     exchange = setup.exchange()
-    await setup.policy.check(exchange)
+    setup.policy.check(exchange)
     exchange.response_status = exchange.refuse(Rejection(ROUTE_NOT_FOUND)).status
     finish(exchange)
     labels = (UNMATCHED, "GET", "4xx", "route_not_found")
@@ -115,7 +115,7 @@ async def test_a_client_that_left_is_logged_as_499(tmp_path: Path) -> None:
     """Nothing was sent, so the status says that, in the log and in the class."""
     setup = Setup(tmp_path / "a.log")
     exchange = setup.exchange()
-    await setup.policy.check(exchange)
+    setup.policy.check(exchange)
     exchange.fail(ClientError(CLIENT_DISCONNECTED))
     finish(exchange)
     labels = ("orders.read", "GET", "4xx", "client_disconnected")
@@ -128,7 +128,7 @@ async def test_a_websocket_is_one_exchange(tmp_path: Path) -> None:
     """It is in flight while it is open, and counted as 1xx without a latency."""
     setup = Setup(tmp_path / "a.log", "chat")
     exchange = setup.exchange()
-    await setup.policy.check(exchange)
+    setup.policy.check(exchange)
     exchange.response_status = 101
     setup.clock.advance(3600)
     assert setup.value("gateway_requests_in_flight") == {("chat",): 1}
@@ -142,7 +142,7 @@ async def test_without_an_access_log_exchanges_are_still_counted() -> None:
     """`access_log: null` switches off the lines and nothing else."""
     setup = Setup(None)
     exchange = setup.exchange()
-    await setup.policy.check(exchange)
+    setup.policy.check(exchange)
     exchange.response_status = 200
     finish(exchange)
     assert setup.value("gateway_requests_total") == {("orders.read", "GET", "2xx", ""): 1}

@@ -156,9 +156,7 @@ class ScriptedUpstream:
         if self._path is not None:
             self._server = await asyncio.start_unix_server(self._accept, self._path)
         else:
-            self._server = await asyncio.start_server(
-                self._accept, "127.0.0.1", 0, ssl=self._tls
-            )
+            self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
         return self
 
     async def __aexit__(

@@ -123,9 +123,7 @@ async def test_a_look_up_that_hangs() -> None:
     names = Names("127.0.0.1")
     names.answer.clear()
     options = {"resolver": Resolver(ManualClock(), names)}
-    async with running(
-        "http://slow.test:1", options=options, connect_timeout="50ms"
-    ) as upstream:
+    async with running("http://slow.test:1", options=options, connect_timeout="50ms") as upstream:
         with pytest.raises(UpstreamError) as caught:
             await fetch(upstream)
         assert (caught.value.kind, caught.value.sent) == (DNS_FAILED, False)
