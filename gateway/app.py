@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.errors import (
@@ -92,7 +92,7 @@ class Gateway:
             handler = _route(exchange, snapshot, raw_path)
             try:
                 response = await handler(exchange)
-            except Exception as failure:
+            except Exception as failure:  # noqa: BLE001 - whatever it is, the client gets an answer
                 response = _failed(exchange, failure)
             exchange.response_status = response.status
             body = response.body
@@ -106,7 +106,7 @@ class Gateway:
                 raise
             exchange.fail(ClientError(CLIENT_DISCONNECTED))
         except GatewayError as failure:
-            # The answer had begun: all that is left is to cut it, so that the client can tell.
+            # The answer had begun. Cutting it is how the client can tell.
             exchange.fail(failure)
             cycle.abort()
         finally:
@@ -124,7 +124,7 @@ class Gateway:
             handler = _route(exchange, snapshot, scope["raw_path"])
             try:
                 response = await handler(exchange)
-            except Exception as failure:
+            except Exception as failure:  # noqa: BLE001 - whatever it is, the client gets an answer
                 response = _failed(exchange, failure)
             exchange.response_status = response.status
             await _send(exchange, response, send, client)
@@ -168,7 +168,7 @@ class Gateway:
             handler = _route(exchange, snapshot, scope["raw_path"])
             try:
                 response = await handler(exchange)
-            except Exception as failure:
+            except Exception as failure:  # noqa: BLE001 - whatever it is, the client gets an answer
                 response = _failed(exchange, failure)
             exchange.response_status = response.status
             headers = _reply_headers(exchange, response)
@@ -233,7 +233,7 @@ def _failed(exchange: Exchange, failure: Exception) -> Response:
     return exchange.refuse(GatewayError(INTERNAL_ERROR))
 
 
-# Fields of which an answer may have several, each adding to what the others say.
+# Each such field of an answer adds to what the others say.
 _ADDED: Final = frozenset({b"link", b"set-cookie", b"vary", b"warning", b"www-authenticate"})
 
 
@@ -344,10 +344,7 @@ class _BodyStream:
 
 
 class _AsgiClient:
-    """The client behind an ASGI server other than our own: a leaving one is seen by `receive`.
-
-    Only one place may call `receive` at a time, so the watch begins when the body has been read.
-    """
+    """The client behind another ASGI server, watched by `receive` once the body is in."""
 
     __slots__ = ("_exchange", "_receive", "_watch")
 
@@ -385,18 +382,14 @@ async def _deny(
         return
     body = response.body
     if body is None:
-        body = b"".join([piece async for piece in response.stream or _nothing()])
+        stream = response.stream
+        body = b"".join([piece async for piece in stream]) if stream is not None else b""
     exchange.bytes_out = len(body)
     headers = [pair for pair in headers if pair[0] not in (b"content-length", b"transfer-encoding")]
     headers.append((b"content-length", b"%d" % len(body)))
     start = {"type": "websocket.http.response.start", "status": response.status}
     await send({**start, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    return
-    yield b""
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

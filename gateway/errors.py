@@ -50,38 +50,157 @@ def _code(
 
 _C, _G, _U = Source.CLIENT, Source.GATEWAY, Source.UPSTREAM
 
-MALFORMED_REQUEST = _code("malformed_request", 400, _C, False, "The request is malformed", "http_request_error")
-AMBIGUOUS_PATH = _code("ambiguous_path", 400, _C, False, "The path can be read in two ways", "http_request_error")
-ACCESS_DENIED = _code("access_denied", 403, _C, False, "This address may not call this route", "http_request_denied")
-ORIGIN_DENIED = _code("origin_denied", 403, _C, False, "This origin may not call this route", "http_request_denied")
-ROUTE_NOT_FOUND = _code("route_not_found", 404, _C, False, "No route matches this request", "destination_not_found")
-METHOD_NOT_ALLOWED = _code("method_not_allowed", 405, _C, False, "The route does not take this method", "http_request_denied")
-REQUEST_TIMEOUT = _code("request_timeout", 408, _C, True, "The request arrived too slowly", "http_request_error")
-BODY_TOO_LARGE = _code("body_too_large", 413, _C, False, "The request body is too large", "http_request_error")
-TARGET_TOO_LONG = _code("target_too_long", 414, _C, False, "The request target is too long", "http_request_error")
-EXPECTATION_FAILED = _code("expectation_failed", 417, _C, False, "The expectation can't be met", "http_request_error")
-UPGRADE_REFUSED = _code("upgrade_refused", 426, _C, False, "This route does not take that upgrade", "http_request_denied")
-HEADERS_TOO_LARGE = _code("headers_too_large", 431, _C, False, "The request header is too large", "http_request_error")
-CLIENT_DISCONNECTED = _code("client_disconnected", 499, _C, True, "The client left before the answer")
-INTERNAL_ERROR = _code("internal_error", 500, _G, True, "The gateway failed", "proxy_internal_error")
-NOT_IMPLEMENTED = _code("not_implemented", 501, _C, False, "The gateway does not do this", "http_request_error")
-LOOP_DETECTED = _code("loop_detected", 502, _G, False, "The request came back to this gateway", "proxy_loop_detected")
-DNS_FAILED = _code("dns_failed", 502, _U, True, "The upstream's name can't be resolved", "dns_error")
-CONNECT_FAILED = _code("connect_failed", 502, _U, True, "The upstream refused the connection", "connection_refused")
-TLS_FAILED = _code("tls_failed", 502, _U, False, "TLS with the upstream failed", "tls_protocol_error")
-TLS_CERTIFICATE = _code("tls_certificate", 502, _U, False, "The upstream's certificate is not accepted", "tls_certificate_error")
-UPSTREAM_RESET = _code("upstream_reset", 502, _U, True, "The upstream closed the connection without an answer", "connection_terminated")
-INVALID_RESPONSE = _code("invalid_response", 502, _U, False, "The upstream's answer is not valid HTTP", "http_protocol_error")
-RESPONSE_INCOMPLETE = _code("response_incomplete", 502, _U, True, "The upstream's answer broke off", "http_response_incomplete")
-RESPONSE_HEADERS_TOO_LARGE = _code("response_headers_too_large", 502, _U, False, "The upstream's header is too large", "http_response_header_section_size")
-UPGRADE_FAILED = _code("upgrade_failed", 502, _U, False, "The upstream refused the upgrade", "http_upgrade_failed")
-CONNECTION_LIMIT = _code("connection_limit", 503, _G, True, "All connections to the upstream are in use", "connection_limit_reached")
-DRAINING = _code("draining", 503, _G, True, "The gateway is shutting down", "proxy_internal_response")
-CONNECT_TIMEOUT = _code("connect_timeout", 504, _U, True, "The upstream did not accept the connection in time", "connection_timeout")
-UPSTREAM_TIMEOUT = _code("upstream_timeout", 504, _U, True, "The upstream stopped sending", "connection_read_timeout")
-UPSTREAM_WRITE_TIMEOUT = _code("upstream_write_timeout", 504, _U, True, "The upstream stopped reading", "connection_write_timeout")
-DEADLINE_EXCEEDED = _code("deadline_exceeded", 504, _U, True, "The upstream did not answer in time", "http_response_timeout")
-HTTP_VERSION = _code("http_version", 505, _C, False, "This HTTP version is not spoken here", "http_request_error")
+MALFORMED_REQUEST = _code(
+    "malformed_request", 400, _C, False, "The request is malformed", "http_request_error"
+)
+AMBIGUOUS_PATH = _code(
+    "ambiguous_path", 400, _C, False, "The path can be read in two ways", "http_request_error"
+)
+ACCESS_DENIED = _code(
+    "access_denied", 403, _C, False, "This address may not call this route", "http_request_denied"
+)
+ORIGIN_DENIED = _code(
+    "origin_denied", 403, _C, False, "This origin may not call this route", "http_request_denied"
+)
+ROUTE_NOT_FOUND = _code(
+    "route_not_found", 404, _C, False, "No route matches this request", "destination_not_found"
+)
+METHOD_NOT_ALLOWED = _code(
+    "method_not_allowed",
+    405,
+    _C,
+    False,
+    "The route does not take this method",
+    "http_request_denied",
+)
+REQUEST_TIMEOUT = _code(
+    "request_timeout", 408, _C, True, "The request arrived too slowly", "http_request_error"
+)
+BODY_TOO_LARGE = _code(
+    "body_too_large", 413, _C, False, "The request body is too large", "http_request_error"
+)
+TARGET_TOO_LONG = _code(
+    "target_too_long", 414, _C, False, "The request target is too long", "http_request_error"
+)
+EXPECTATION_FAILED = _code(
+    "expectation_failed", 417, _C, False, "The expectation can't be met", "http_request_error"
+)
+UPGRADE_REFUSED = _code(
+    "upgrade_refused",
+    426,
+    _C,
+    False,
+    "This route does not take that upgrade",
+    "http_request_denied",
+)
+HEADERS_TOO_LARGE = _code(
+    "headers_too_large", 431, _C, False, "The request header is too large", "http_request_error"
+)
+CLIENT_DISCONNECTED = _code(
+    "client_disconnected", 499, _C, True, "The client left before the answer"
+)
+INTERNAL_ERROR = _code(
+    "internal_error", 500, _G, True, "The gateway failed", "proxy_internal_error"
+)
+NOT_IMPLEMENTED = _code(
+    "not_implemented", 501, _C, False, "The gateway does not do this", "http_request_error"
+)
+LOOP_DETECTED = _code(
+    "loop_detected", 502, _G, False, "The request came back to this gateway", "proxy_loop_detected"
+)
+DNS_FAILED = _code(
+    "dns_failed", 502, _U, True, "The upstream's name can't be resolved", "dns_error"
+)
+CONNECT_FAILED = _code(
+    "connect_failed", 502, _U, True, "The upstream refused the connection", "connection_refused"
+)
+TLS_FAILED = _code(
+    "tls_failed", 502, _U, False, "TLS with the upstream failed", "tls_protocol_error"
+)
+TLS_CERTIFICATE = _code(
+    "tls_certificate",
+    502,
+    _U,
+    False,
+    "The upstream's certificate is not accepted",
+    "tls_certificate_error",
+)
+UPSTREAM_RESET = _code(
+    "upstream_reset",
+    502,
+    _U,
+    True,
+    "The upstream closed the connection without an answer",
+    "connection_terminated",
+)
+INVALID_RESPONSE = _code(
+    "invalid_response",
+    502,
+    _U,
+    False,
+    "The upstream's answer is not valid HTTP",
+    "http_protocol_error",
+)
+RESPONSE_INCOMPLETE = _code(
+    "response_incomplete",
+    502,
+    _U,
+    True,
+    "The upstream's answer broke off",
+    "http_response_incomplete",
+)
+RESPONSE_HEADERS_TOO_LARGE = _code(
+    "response_headers_too_large",
+    502,
+    _U,
+    False,
+    "The upstream's header is too large",
+    "http_response_header_section_size",
+)
+UPGRADE_FAILED = _code(
+    "upgrade_failed", 502, _U, False, "The upstream refused the upgrade", "http_upgrade_failed"
+)
+CONNECTION_LIMIT = _code(
+    "connection_limit",
+    503,
+    _G,
+    True,
+    "All connections to the upstream are in use",
+    "connection_limit_reached",
+)
+DRAINING = _code(
+    "draining", 503, _G, True, "The gateway is shutting down", "proxy_internal_response"
+)
+CONNECT_TIMEOUT = _code(
+    "connect_timeout",
+    504,
+    _U,
+    True,
+    "The upstream did not accept the connection in time",
+    "connection_timeout",
+)
+UPSTREAM_TIMEOUT = _code(
+    "upstream_timeout", 504, _U, True, "The upstream stopped sending", "connection_read_timeout"
+)
+UPSTREAM_WRITE_TIMEOUT = _code(
+    "upstream_write_timeout",
+    504,
+    _U,
+    True,
+    "The upstream stopped reading",
+    "connection_write_timeout",
+)
+DEADLINE_EXCEEDED = _code(
+    "deadline_exceeded",
+    504,
+    _U,
+    True,
+    "The upstream did not answer in time",
+    "http_response_timeout",
+)
+HTTP_VERSION = _code(
+    "http_version", 505, _C, False, "This HTTP version is not spoken here", "http_request_error"
+)
 
 
 @dataclass(frozen=True, slots=True)

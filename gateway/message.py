@@ -1,7 +1,7 @@
 """What travels through the gateway: Request, Response, and the Exchange that holds both.
 
-Bytes stay bytes: header fields are a list of `(lower-case name, value)` pairs in wire order, with an
-index over them that the parser made in any case.
+Bytes stay bytes: header fields are a list of `(lower-case name, value)` pairs in wire order, with
+an index over them that the parser made in any case.
 """
 
 from __future__ import annotations

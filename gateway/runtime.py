@@ -27,6 +27,7 @@ from gateway.observability.metrics import UNMATCHED, Metrics
 from gateway.policies.base import BuildContext, Policy
 from gateway.policies.catalog import PolicyCatalog
 from gateway.policies.compile import compile_chain
+from gateway.policies.deadline import DeadlineConfig
 from gateway.policies.terminal import Forward, refuse_unmatched, respond
 from gateway.routing.table import Entry, RouteTable
 from gateway.upstream.client import Upstream
@@ -263,13 +264,13 @@ class _Builder:
         )
 
     def _open_access_log(self) -> AccessLog | None:
-        telemetry = self._gateway.telemetry
-        if telemetry.access_log is None:
+        config, redact = self._gateway.telemetry.access_log, self._gateway.telemetry.redact
+        if config is None:
             return None
-        key = ("access_log", telemetry.access_log.model_dump_json(), telemetry.redact.model_dump_json())
-        metrics = self._runtime.metrics
+        key = ("access_log", config.model_dump_json(), redact.model_dump_json())
+        runtime = self._runtime
         log: AccessLog = self._shared(
-            key, lambda: AccessLog(telemetry.access_log, telemetry.redact, self._runtime.clock, metrics)
+            key, lambda: AccessLog(config, redact, runtime.clock, runtime.metrics)
         )
         return log
 
@@ -327,7 +328,7 @@ class _Builder:
         if "timeout" not in configs and route.upstream is not None:
             timeout = self._gateway.upstreams[route.upstream].timeout
             if timeout is not None:
-                configs["timeout"] = self._loaded.catalog.policies["timeout"].Config(timeout)
+                configs["timeout"] = DeadlineConfig(timeout)
         return configs
 
     def _forward(self, position: int, config: RouteConfig) -> Forward:
@@ -376,9 +377,7 @@ class _Builder:
         return self._compile(policies, refuse_unmatched, configs)
 
     def _table(self, routes: list[CompiledRoute]) -> RouteTable[CompiledRoute]:
-        return RouteTable.build(
-            [Entry(route.name, route.config.match, route) for route in routes]
-        )
+        return RouteTable.build([Entry(route.name, route.config.match, route) for route in routes])
 
 
 def _has_lifecycle(policy: Policy) -> bool:

@@ -108,7 +108,7 @@ def explain(
     )  # fmt: skip
 
 
-def _refused(
+def _refused(  # noqa: PLR0917 - the fields of an Explanation, in its order
     method: str,
     url: str,
     host: str,

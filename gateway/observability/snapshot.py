@@ -137,9 +137,7 @@ class Aggregator:
     def __init__(self, clock: Clock, retire_after: float = RETIRE_AFTER_S) -> None:
         self._live: dict[int, Snapshot] = {}
         self._dead = Snapshot()
-        self._gone = {
-            label: Retirement(clock, retire_after) for label in ("route", "upstream")
-        }
+        self._gone = {label: Retirement(clock, retire_after) for label in ("route", "upstream")}
 
     def update(self, worker: int, snapshot: Snapshot) -> None:
         """Take a worker's newest snapshot; `worker` is never used again for another process."""

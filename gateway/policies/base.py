@@ -82,7 +82,7 @@ class Policy:
 class Guard(Policy):
     """Looks at the request and may refuse it. It cannot see the response."""
 
-    def check(self, exchange: Exchange) -> Rejection | None | Awaitable[Rejection | None]:
+    def check(self, exchange: Exchange) -> Rejection | Awaitable[Rejection | None] | None:
         """Return None to let the request pass, or why not.
 
         `async def` for a guard that waits for something; a plain `def` for one that does not, which

@@ -70,9 +70,7 @@ class PolicyCatalog:
         self.order = arrange(self.policies.values())
         builtin = {policy.name for policy in BUILTIN}
         return {
-            name: PolicySpec(
-                config=policy.Config, default=policy.default, builtin=name in builtin
-            )
+            name: PolicySpec(config=policy.Config, default=policy.default, builtin=name in builtin)
             for name, policy in self.policies.items()
         }
 

@@ -17,7 +17,7 @@ from gateway.policies.base import Around, Guard, Policy
 
 Report = Callable[[str, str, str], None]
 PromptCheck = Callable[[Exchange], Rejection | None]
-Check = Callable[[Exchange], Rejection | None | Awaitable[Rejection | None]]
+Check = Callable[[Exchange], Awaitable[Rejection | None] | Rejection | None]
 
 
 def compile_chain(
@@ -64,9 +64,7 @@ def _check_prompt(
     return forward(exchange)
 
 
-async def _check_waiting(
-    checks: Sequence[Check], forward: Handler, exchange: Exchange
-) -> Response:
+async def _check_waiting(checks: Sequence[Check], forward: Handler, exchange: Exchange) -> Response:
     for check in checks:
         rejection = check(exchange)
         if rejection is not None and not isinstance(rejection, Rejection):

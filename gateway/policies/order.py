@@ -44,7 +44,9 @@ def arrange(policies: Iterable[type[Policy]]) -> list[str]:
         if not anchor:
             line.append(name)
         elif anchor not in line:
-            raise ConfigError(f"plugin {name} stands by {anchor}, which is no {policy.stage} policy")
+            raise ConfigError(
+                f"plugin {name} stands by {anchor}, which is no {policy.stage} policy"
+            )
         elif policy.before:
             line.insert(line.index(anchor), name)
         else:

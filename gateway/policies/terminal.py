@@ -102,7 +102,7 @@ def respond(config: RespondConfig) -> Handler:
         headers.append(_JSON if config.has_json else _TEXT)
     status = config.status
 
-    async def handle(exchange: Exchange) -> Response:
+    async def handle(exchange: Exchange) -> Response:  # noqa: ARG001 - the shape of a handler
         return Response(status, headers, body)
 
     return handle

@@ -32,8 +32,8 @@ class Cycle:
     """The exchange under way on a connection, also found at `scope["extensions"]["lockgate"]`.
 
     `on_disconnect` is called once if the client leaves, or is cut off, before the answer is
-    complete; `failure` then says why if the server ended it. `complete` is set once the last byte
-    of the answer was handed over. `keep_alive` is False if the connection ends with this answer.
+    `complete`; `failure` then says why if the server ended it. `keep_alive` is False if the
+    connection ends with this answer.
     """
 
     # Defaults stand on the class, so that making a cycle sets only what every one has.
@@ -70,11 +70,7 @@ class Cycle:
             shared.state.tasks.add(task)
 
     def end(self) -> None:
-        """The application is done; what it left unanswered is answered here.
-
-        An application with `serve` calls this last. (A task's done-callback would do, and cost a
-        turn of the event loop for each request.)
-        """
+        """The application is done; what it left unanswered is answered here."""
         if self.task is not None:
             self.protocol.shared.state.tasks.discard(self.task)
             self.task = None
@@ -177,11 +173,11 @@ class Cycle:
 
     @property
     def until_close(self) -> bool:
-        """Whether the answer has begun, and nothing but the connection's end marks its own."""
+        """Whether the answer has begun, and only the connection's end marks its own."""
         return self.started and self._framing == _UNTIL_CLOSE
 
     def respond(self, status: int, headers: RawHeaders, body: bytes) -> None:
-        """Answer the request with a whole response, in one write. Names must be lower case.
+        """Answer with a whole response, in one write. Names must be lower case.
 
         Nothing is written if the client has left. An answer that would break HTTP (a control
         character in a field, a Content-Length that is not the body's) becomes a 500.

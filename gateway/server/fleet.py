@@ -1,11 +1,10 @@
 """Serves traffic in worker processes, and keeps them running.
 
 Every worker has a slot with listening sockets of its own, so that the kernel spreads connections
-evenly. The sockets belong to this process: when a worker is gone, what waits in them is kept, and
-the other workers accept there until its successor does.
+evenly. The sockets are this process's: when a worker is gone, the others accept there until its
+successor does.
 
-A configuration is applied in two phases: all workers build it, then all swap to it; if one can't
-build it, nobody swaps.
+A configuration is applied in two phases: all workers build it, then all swap; if one can't, none.
 """
 
 from __future__ import annotations
@@ -389,8 +388,7 @@ class Fleet:
     async def _ask(self, member: Member, method: str, payload: Any, kind: type[T]) -> T | None:
         try:
             async with asyncio.timeout(_ASK_S):
-                answer: T = await member.channel.call(method, payload, result=kind)
-                return answer
+                return await member.channel.call(method, payload, result=kind)
         except (*_LOST, msgspec.DecodeError) as error:
             logger.warning("worker %d does not answer %s: %r", member.pid, method, error)
             return None

@@ -116,9 +116,7 @@ async def open_websocket(
     return response
 
 
-def _refused(
-    exchange: Exchange, refusal: InvalidStatus, release: Callable[[], None]
-) -> Response:
+def _refused(exchange: Exchange, refusal: InvalidStatus, release: Callable[[], None]) -> Response:
     answer = refusal.response
     exchange.upstream_status = answer.status_code
     release()

@@ -73,7 +73,7 @@ async def test_admin_api_reloads(tmp_path: Path) -> None:
 
 
 async def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
-    """The watcher reloads a changed file, an included file that is new, and refuses a broken one."""
+    """The watcher reloads a changed file, a new included file, and refuses a broken one."""
     (tmp_path / "routes").mkdir()
     text = config_text("one").replace("version: 1", "version: 1\ninclude: [routes/*.yaml]")
     config = write(tmp_path, text)

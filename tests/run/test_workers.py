@@ -102,7 +102,7 @@ async def test_the_admin_shows_all_workers_as_one(tmp_path: Path) -> None:
             async with httpx.AsyncClient(timeout=WAIT_S) as client:
                 text = (await client.get(f"{running.admin}/metrics")).text
             lines = [
-                line for line in text.splitlines() if line.startswith("lockgate_requests_total")
+                line for line in text.splitlines() if line.startswith("gateway_requests_total")
             ]
             return sum(float(line.rpartition(" ")[2]) for line in lines if 'route="hello"' in line)
 
