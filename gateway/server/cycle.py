@@ -1,6 +1,5 @@
-"""One request and its answer: the ASGI side of a connection.
+"""One request and its answer: gives the application the body and the means to answer.
 
-A Cycle gives the application its scope, the body and the means to answer, and frames the answer.
 Reading the socket, timeouts and closing belong to `protocol.py`.
 """
 
@@ -75,8 +74,9 @@ class Cycle:
             self.protocol.shared.state.tasks.discard(self.task)
             self.task = None
         if not self.complete and not self.disconnected and self.failure is None:
-            self.protocol.shared.logger.error("the application ended without completing its answer")
-            self._fail("the application did not complete its answer")
+            detail = "the application did not complete its answer"
+            self.protocol.shared.logger.error(detail)
+            self._fail(detail)
 
     async def _run(self) -> None:
         """Run a plain ASGI application."""
@@ -154,11 +154,6 @@ class Cycle:
         waiter = self._on_readable
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-
-    @property
-    def waits_for_body(self) -> bool:
-        """Whether somebody waits in `receive`, or did."""
-        return self._on_readable is not None
 
     def writable(self) -> None:
         """Wake `send`: the transport's buffer has room again, or the exchange is over."""

@@ -226,8 +226,7 @@ class HttpProtocol(Connection):
         shared.in_flight -= 1
         shared.state.total_requests += 1
         self._cycle = None
-        if cycle.waits_for_body:
-            cycle.readable()
+        cycle.readable()
         last = not cycle.keep_alive or shared.draining
         if self._phase == BODY:
             body = self._body
