@@ -1,4 +1,4 @@
-"""The whole gateway as a process, in front of real upstreams, on our own protocol and on uvicorn's."""
+"""The whole gateway as a process before real upstreams, on our protocol and on uvicorn's."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ async def test_a_client_that_leaves_frees_the_upstream(tmp_path: Path, server: s
 
 
 async def test_events_arrive_one_by_one(tmp_path: Path, server: str) -> None:
-    """An event is here before the next one is sent, and the route's timeout does not end the stream."""
+    """An event is here before the next one is sent; the route's timeout does not end the stream."""
     read = asyncio.Event()
 
     async def events(peer: Peer) -> None:
