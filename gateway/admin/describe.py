@@ -1,7 +1,7 @@
 """What a snapshot looks like from outside: its routes and chains, and what a request would meet.
 
-Plain data for the admin API and the command line, free of secrets: configurations are dumped by
-their models, which mask them.
+Plain data for the admin API and the command line, free of secrets: what a reference gave is shown
+as the reference.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from gateway.admin.control import Explanation, PolicyInfo, RouteInfo
+from gateway.config.loader import Configuration
+from gateway.config.model import RouteConfig
 from gateway.errors import AMBIGUOUS_PATH, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND, ErrorCode
 from gateway.message import Headers, RawHeaders
 from gateway.policies.base import Guard, Policy
@@ -28,29 +30,34 @@ _BUILTIN: Final = frozenset(policy.name for policy in BUILTIN)
 def route_infos(snapshot: Snapshot) -> list[RouteInfo]:
     """Every route of the configuration in its order, those that are not enabled included."""
     compiled = {route.name: route for route in snapshot.routes}
-    infos = []
-    for position, config in enumerate(snapshot.configuration.gateway.routes):
-        declared = snapshot.configuration.locate(f"routes[{position}]")
-        route = compiled.get(config.name)
-        rewrite = config.rewrite.model_dump(mode="json") if config.rewrite else None
-        infos.append(
-            RouteInfo(
-                name=config.name,
-                match=_dump(config.match, exclude_defaults=True),
-                enabled=config.enabled,
-                upstream=config.upstream or "",
-                respond=_dump(config.respond) if config.respond else None,
-                rewrite=rewrite,
-                chain=[_policy_info(each, route) for each in route.policies] if route else (),
-                declared=declared,
-            )
-        )
-    return infos
+    return [
+        _route_info(snapshot.configuration, position, config, compiled.get(config.name))
+        for position, config in enumerate(snapshot.configuration.gateway.routes)
+    ]
 
 
-def _policy_info(policy: Policy, route: CompiledRoute) -> PolicyInfo:
+def _route_info(
+    configuration: Configuration, position: int, config: RouteConfig, route: CompiledRoute | None
+) -> RouteInfo:
+    chain = route.policies if route is not None else ()
+    return RouteInfo(
+        name=config.name,
+        match=_dump(config.match, exclude_defaults=True),
+        enabled=config.enabled,
+        upstream=config.upstream or "",
+        respond=configuration.mask(_dump(config.respond)) if config.respond else None,
+        rewrite=configuration.mask(_dump(config.rewrite)) if config.rewrite else None,
+        chain=[_policy_info(configuration, each, route) for each in chain if route is not None],
+        declared=configuration.locate(f"routes[{position}]"),
+    )
+
+
+def _policy_info(configuration: Configuration, policy: Policy, route: CompiledRoute) -> PolicyInfo:
     config = route.configs.get(policy.name)
     dumped: Any = config.model_dump(mode="json") if isinstance(config, BaseModel) else {}
+    # A credential may stand in any string, such as a header that is set: what came from a
+    # reference is shown as the reference.
+    dumped = configuration.mask(dumped)
     return PolicyInfo(
         name=policy.name,
         stage=policy.stage.value,
@@ -97,11 +104,14 @@ def explain(
                 list(match.allowed),
             )  # fmt: skip
         return _refused(method, url, host, path, ROUTE_NOT_FOUND, "")
-    info = next(each for each in route_infos(snapshot) if each.name == route.name)
+    routes = snapshot.configuration.gateway.routes
+    position = next(at for at, each in enumerate(routes) if each.name == route.name)
+    info = _route_info(snapshot.configuration, position, routes[position], route)
     target = ""
     if route.forward is not None:
         query = parts.query.encode("utf-8", "surrogateescape")
         target = route.forward.target(path, query, match.raw_params).decode("latin-1")
+        target = snapshot.configuration.mask(target)
     return Explanation(
         method=method, url=url, host=host, path=path, route=info, params=dict(match.params),
         target=target,
