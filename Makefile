@@ -15,23 +15,13 @@ PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(BENCH_VENV)/.installed
 
-# A name on PATH proves nothing: version managers leave shims that fail, and Debian packages Python
-# without ensurepip. So each candidate is run, and the first that can do the job is taken.
-CAN_DO_IT := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
-define find_python
-found=; \
-for name in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
-  case $$name in */*) candidates=$$name ;; \
-    *) candidates=$$(IFS=:; for dir in $$PATH; do [ -x "$$dir/$$name" ] && echo "$$dir/$$name"; done) ;; \
-  esac; \
-  for candidate in $$candidates; do \
-    if "$$candidate" -c '$(CAN_DO_IT)' >/dev/null 2>&1; then found=$$candidate; break 2; fi; \
-  done; \
-done; \
-if [ -z "$$found" ]; then \
-  echo "No usable Python found. Lockgate needs Python 3.11 or later with venv and ensurepip" >&2; \
-  echo "(on Debian: apt install python3-venv). To name one: make PYTHON=/path/to/python3" >&2; \
-  exit 1; \
+# The fastest Python that can do it, unless PYTHON names one. Only looked for when an environment is
+# made; one that exists is kept.
+PICK_PYTHON := .ci/pick_python.sh
+define make_venv
+if ! $(PICK_PYTHON) "$(1)/bin/python" >/dev/null 2>&1; then \
+  found=$$($(PICK_PYTHON) $(PYTHON)) || exit 1; \
+  echo "Making $(1) with $$found"; rm -rf "$(1)"; "$$found" -m venv "$(1)"; \
 fi
 endef
 
@@ -52,10 +42,7 @@ help:
 setup: $(STAMP)
 
 $(STAMP): requirements-dev.lock pyproject.toml
-	@$(find_python); \
-	if ! "$(PY)" -c '$(CAN_DO_IT)' >/dev/null 2>&1; then \
-	  echo "Making $(VENV) with $$found"; rm -rf "$(VENV)"; "$$found" -m venv "$(VENV)"; \
-	fi
+	@$(call make_venv,$(VENV))
 	"$(PY)" -m pip $(PIP_INSTALL) --require-hashes -r requirements-dev.lock
 	"$(PY)" -m pip $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@touch "$@"
@@ -94,10 +81,7 @@ bench: $(STAMP) $(BENCH_STAMP)
 	"$(PY)" -m bench $(if $(ONLY),--only $(ONLY)) --peers "$(BENCH_VENV)" $(BENCH_ARGS)
 
 $(BENCH_STAMP): bench/requirements.lock
-	@$(find_python); \
-	if ! "$(BENCH_VENV)/bin/python" -c '$(CAN_DO_IT)' >/dev/null 2>&1; then \
-	  rm -rf "$(BENCH_VENV)"; "$$found" -m venv "$(BENCH_VENV)"; \
-	fi
+	@$(call make_venv,$(BENCH_VENV))
 	"$(BENCH_VENV)/bin/python" -m pip $(PIP_INSTALL) --require-hashes -r bench/requirements.lock
 	@touch "$@"
 
@@ -105,7 +89,7 @@ $(BENCH_STAMP): bench/requirements.lock
 # installs them; the hashes say that they are the right ones. Needs uv.
 UV      ?= uv
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-header --no-emit-index-url --no-emit-find-links
+	--no-header --no-strip-extras --no-emit-index-url --no-emit-find-links
 .PHONY: lock
 lock:
 	$(COMPILE) $(LOCK_ARGS) pyproject.toml -o requirements.lock
