@@ -13,20 +13,18 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.errors import (
-    AMBIGUOUS_PATH,
     CLIENT_DISCONNECTED,
     DEADLINE_EXCEEDED,
     INTERNAL_ERROR,
-    ROUTE_NOT_FOUND,
     ClientError,
     GatewayError,
     Rejection,
 )
 from gateway.message import Exchange, Handler, Headers, RawHeaders, Request, Response
-from gateway.policies.terminal import method_not_allowed
+from gateway.policies.terminal import refusal_of
 from gateway.routing.path import PathError, normalise
-from gateway.routing.table import Match, host_name
-from gateway.runtime import CompiledRoute, Runtime, Snapshot
+from gateway.routing.table import host_name
+from gateway.runtime import Runtime, Snapshot
 
 if TYPE_CHECKING:
     from gateway.server.cycle import Cycle
@@ -93,7 +91,7 @@ class Gateway:
             try:
                 response = await handler(exchange)
             except Exception as failure:  # noqa: BLE001 - whatever it is, the client gets an answer
-                response = _failed(exchange, failure)
+                response = exchange.refuse(_known(exchange, failure))
             exchange.response_status = response.status
             body = response.body
             if body is not None and response.trailers is None:
@@ -105,9 +103,9 @@ class Gateway:
             if not exchange.client_gone:
                 raise
             exchange.fail(ClientError(CLIENT_DISCONNECTED))
-        except GatewayError as failure:
-            # The answer had begun. Cutting it is how the client can tell.
-            exchange.fail(failure)
+        except Exception as failure:  # noqa: BLE001 - the same, once the answer has begun
+            # Cutting it is how the client can tell.
+            exchange.fail(_known(exchange, failure))
             cycle.abort()
         finally:
             cycle.on_disconnect = None
@@ -125,15 +123,15 @@ class Gateway:
             try:
                 response = await handler(exchange)
             except Exception as failure:  # noqa: BLE001 - whatever it is, the client gets an answer
-                response = _failed(exchange, failure)
+                response = exchange.refuse(_known(exchange, failure))
             exchange.response_status = response.status
             await _send(exchange, response, send, client)
         except asyncio.CancelledError:
             if not exchange.client_gone:
                 raise
             exchange.fail(ClientError(CLIENT_DISCONNECTED))
-        except GatewayError as failure:
-            exchange.fail(failure)
+        except Exception as failure:
+            exchange.fail(_known(exchange, failure))
             # An ASGI server closes the connection without ending the body when the app raises.
             raise
         finally:
@@ -162,6 +160,7 @@ class Gateway:
         scope["scheme"] = "https" if scope["scheme"] == "wss" else "http"
         exchange = self._exchange(scope)
         exchange.subprotocols = list(scope.get("subprotocols") or ())
+        client = _AsgiClient(exchange, receive)
         snapshot.active += 1
         response: Response | None = None
         try:
@@ -169,18 +168,22 @@ class Gateway:
             try:
                 response = await handler(exchange)
             except Exception as failure:  # noqa: BLE001 - whatever it is, the client gets an answer
-                response = _failed(exchange, failure)
+                response = exchange.refuse(_known(exchange, failure))
+            client.stop()
             exchange.response_status = response.status
             headers = _reply_headers(exchange, response)
-            if response.tunnel is None:
+            if (tunnel := response.tunnel) is None:
                 await _deny(exchange, response, headers, scope, send)
             else:
-                accept = {"type": "websocket.accept", "headers": headers}
-                await send({**accept, "subprotocol": response.tunnel.subprotocol})
-                await response.tunnel.run(receive, send)
+                accept = {"type": "websocket.accept", "subprotocol": tunnel.subprotocol}
+                await send({**accept, "headers": headers})
+                await tunnel.run(client.receive, send)
+        except asyncio.CancelledError:
+            if not exchange.client_gone:
+                raise
+            exchange.fail(ClientError(CLIENT_DISCONNECTED))
         finally:
-            if response is not None and response.tunnel is not None:
-                response.tunnel.abort()
+            client.stop()
             _finish(exchange, response, snapshot)
 
 
@@ -204,7 +207,7 @@ def _route(exchange: Exchange, snapshot: Snapshot, raw_path: bytes) -> Handler:
     match = snapshot.table.match(host, path, request.method, headers)
     route = match.value
     if route is None or (match.preflight and not route.answers_preflight):
-        exchange.refusal = _refusal(match)
+        exchange.refusal = refusal_of(match)
         return snapshot.unmatched
     exchange.route = route.name
     if match.raw_params:
@@ -213,24 +216,16 @@ def _route(exchange: Exchange, snapshot: Snapshot, raw_path: bytes) -> Handler:
     return route.handler
 
 
-def _refusal(match: Match[CompiledRoute]) -> Rejection:
-    if match.ambiguous:
-        return Rejection(AMBIGUOUS_PATH, "decoded once more, the path leads elsewhere")
-    if match.allowed:
-        return method_not_allowed(match.allowed)
-    return Rejection(ROUTE_NOT_FOUND)
-
-
-def _failed(exchange: Exchange, failure: Exception) -> Response:
-    """The answer for a failure of the chain; failures become problems here, and only here."""
+def _known(exchange: Exchange, failure: Exception) -> GatewayError:
+    """A failure with its place in the taxonomy; what has none is a bug, and logged as one."""
     if isinstance(failure, GatewayError):
-        return exchange.refuse(failure)
+        return failure
     logger.error(
         "internal error",
         exc_info=failure,
         extra={"route": exchange.route, "correlation_id": exchange.correlation_id},
     )
-    return exchange.refuse(GatewayError(INTERNAL_ERROR))
+    return GatewayError(INTERNAL_ERROR)
 
 
 # Each such field of an answer adds to what the others say.
@@ -275,25 +270,25 @@ async def _send(
     with_trailers = client is None and b"te" in exchange.request.headers
     if with_trailers:
         start["trailers"] = True
-    await send(start)
     body = response.body or b""
-    if response.stream is not None:
-        try:
+    try:
+        await send(start)
+        if response.stream is not None:
             async for piece in response.stream:
                 exchange.bytes_out += len(piece)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
-        except asyncio.CancelledError:
-            if exchange.timed_out and not exchange.client_gone:
-                detail = "the answer was not finished in time"
-                raise GatewayError(DEADLINE_EXCEEDED, detail) from None
-            raise
-    if client is not None:
-        # From here on "disconnected" may mean no more than "the answer is complete".
-        client.stop()
-    exchange.bytes_out += len(body)
-    await send({"type": "http.response.body", "body": body})
-    if with_trailers:
-        await send({"type": "http.response.trailers", "headers": response.trailers or []})
+        if client is not None:
+            # From here on "disconnected" may mean no more than "the answer is complete".
+            client.stop()
+        exchange.bytes_out += len(body)
+        await send({"type": "http.response.body", "body": body})
+        if with_trailers:
+            await send({"type": "http.response.trailers", "headers": response.trailers or []})
+    except asyncio.CancelledError:
+        if exchange.timed_out and not exchange.client_gone:
+            detail = "the answer was not finished in time"
+            raise GatewayError(DEADLINE_EXCEEDED, detail) from None
+        raise
 
 
 def _finish(exchange: Exchange, response: Response | None, snapshot: Snapshot) -> None:
@@ -344,16 +339,20 @@ class _BodyStream:
 
 
 class _AsgiClient:
-    """The client behind another ASGI server, watched by `receive` once the body is in."""
+    """The client behind another ASGI server, watched by `receive` once the body is in.
 
-    __slots__ = ("_exchange", "_receive", "_watch")
+    A WebSocket's client is watched until it is answered; what it says before goes to `receive`.
+    """
+
+    __slots__ = ("_early", "_exchange", "_receive", "_watch")
 
     def __init__(self, exchange: Exchange, receive: Receive) -> None:
         self._exchange = exchange
         self._receive = receive
+        self._early: list[Message] = []
         self._watch: asyncio.Task[None] | None = None
-        headers = exchange.request.headers
-        if b"content-length" in headers or b"transfer-encoding" in headers:
+        framed = {b"content-length", b"transfer-encoding"} & exchange.request.headers.index.keys()
+        if framed and exchange.subprotocols is None:
             exchange.request.body = None
             exchange.request.stream = _BodyStream(exchange, receive, self._start)
         else:
@@ -363,9 +362,12 @@ class _AsgiClient:
         self._watch = asyncio.create_task(self._wait())
 
     async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        while not (message := await self._receive())["type"].endswith(".disconnect"):
+            self._early.append(message)
         self._exchange.abandon()
+
+    async def receive(self) -> Message:
+        return self._early.pop(0) if self._early else await self._receive()
 
     def stop(self) -> None:
         """Stop watching, because the answer is about to be complete."""
@@ -380,10 +382,8 @@ async def _deny(
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008})
         return
-    body = response.body
-    if body is None:
-        stream = response.stream
-        body = b"".join([piece async for piece in stream]) if stream is not None else b""
+    stream = response.stream
+    body = b"".join([piece async for piece in stream]) if stream else response.body or b""
     exchange.bytes_out = len(body)
     headers = [pair for pair in headers if pair[0] not in (b"content-length", b"transfer-encoding")]
     headers.append((b"content-length", b"%d" % len(body)))

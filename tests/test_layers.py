@@ -18,6 +18,7 @@ GATEWAY = ROOT / "gateway"
 # can be replaced, and its exceptions translated, in one place.
 HOMES = {
     "click": ("cli",),
+    "prometheus_client": ("observability",),
     "starlette": ("admin",),
     "uvicorn": ("server", "cli"),
     "uvloop": ("server", "cli"),

@@ -16,10 +16,11 @@ from pydantic import BaseModel
 from gateway.admin.control import Explanation, PolicyInfo, RouteInfo
 from gateway.config.loader import Configuration
 from gateway.config.model import RouteConfig
-from gateway.errors import AMBIGUOUS_PATH, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND, ErrorCode
+from gateway.errors import ErrorCode
 from gateway.message import Headers, RawHeaders
 from gateway.policies.base import Guard, Policy
 from gateway.policies.catalog import BUILTIN
+from gateway.policies.terminal import refusal_of
 from gateway.routing.path import PathError, normalise
 from gateway.routing.table import host_name
 from gateway.runtime import CompiledRoute, Snapshot
@@ -92,18 +93,12 @@ def explain(
     except PathError as error:
         return _refused(method, url, host, "", error.kind, error.reason)
     match = snapshot.table.match(host, path, method, Headers(raw))
-    if match.ambiguous:
-        detail = "decoded once more, the path leads elsewhere"
-        return _refused(method, url, host, path, AMBIGUOUS_PATH, detail)
     route = match.value
     if route is None or (match.preflight and not route.answers_preflight):
-        if match.allowed:
-            allowed = ", ".join(match.allowed)
-            return _refused(
-                method, url, host, path, METHOD_NOT_ALLOWED, f"this path takes {allowed}",
-                list(match.allowed),
-            )  # fmt: skip
-        return _refused(method, url, host, path, ROUTE_NOT_FOUND, "")
+        refusal = refusal_of(match)
+        return _refused(
+            method, url, host, path, refusal.kind, refusal.detail, list(match.allowed)
+        )  # fmt: skip
     routes = snapshot.configuration.gateway.routes
     position = next(at for at, each in enumerate(routes) if each.name == route.name)
     info = _route_info(snapshot.configuration, position, routes[position], route)

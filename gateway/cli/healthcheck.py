@@ -9,7 +9,6 @@ import click
 from gateway.cli.main import config_option
 from gateway.cli.reach import find_admin
 from gateway.server.exits import Exit
-from gateway.settings import load_settings
 
 
 @click.command("healthcheck")
@@ -19,7 +18,7 @@ from gateway.settings import load_settings
 @click.pass_context
 def command(ctx: click.Context, config: Path | None, admin: str, timeout: float) -> None:
     """Ask a running gateway whether it is ready. The exit code is 0 if it is, and 1 if not."""
-    reply = find_admin(load_settings(config=config), admin).ask("GET", "/readyz", timeout)
+    reply = find_admin(config, admin).ask("GET", "/readyz", timeout)
     if reply.status == 200:
         click.echo("ready")
         return

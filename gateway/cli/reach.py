@@ -3,6 +3,9 @@
 The address comes from the option, GATEWAY_ADMIN, or `server.admin` in the configuration. That file
 may be broken at the moment, while the gateway serves the last good one: only the one section is
 read here, and a file that can't be read stands for the default address.
+
+A probe runs every few seconds, so this imports neither the models of the configuration nor the
+server, which would cost half a second of CPU each time.
 """
 
 from __future__ import annotations
@@ -12,18 +15,17 @@ import json
 import os
 import re
 import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from gateway.config.base import Model
-from gateway.config.model_server import ServerConfig
-from gateway.config.types import Address, Listen
 from gateway.errors import ConfigError
-from gateway.settings import Settings
 
+DEFAULT_CONFIG: Final = "config/gateway.yaml"
+DEFAULT_ADMIN: Final = "127.0.0.1:9901"
 _REFERENCE: Final = re.compile(r"\$\{(env|file):([^}:]+)(?::-([^}]*))?\}")
 _EVERY: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to reach it
 
@@ -45,10 +47,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """Where the admin listener is, and the token it wants."""
+    """Where the admin listener is (`host:port` or `unix:/path`), and the token it wants."""
 
-    address: Address
-    token: str = ""
+    address: str
+    token: str = field(default="", repr=False)
 
     def ask(self, method: str, path: str, timeout: float) -> Reply:
         """Send one request. Raises OSError if nobody answers within `timeout` seconds."""
@@ -67,35 +69,37 @@ class Admin:
             connection.close()
 
 
-def find_admin(settings: Settings, given: str = "") -> Admin:
-    """The admin listener of this environment; `given` is an address that goes before everything.
+def find_admin(
+    config: Path | None, given: str = "", environ: Mapping[str, str] = os.environ
+) -> Admin:
+    """The admin listener, and the token that the configuration names, if it can be resolved.
 
+    `config` and `given`, an address, are the command's options and go before the environment.
     Raises ConfigError if the address can't be used, or there is no admin listener.
     """
-    section = _server_section(settings.config)
-    text = given or settings.admin
-    if not text and "admin" in section:
+    file = config or Path(environ.get("GATEWAY_CONFIG") or DEFAULT_CONFIG)
+    base_dir = file.absolute().parent
+    section = _server_section(file)
+    address = given or environ.get("GATEWAY_ADMIN", "")
+    if not address and "admin" in section:
         if section["admin"] is None:
             raise ConfigError("this gateway has no admin listener (server.admin is null)")
-        text = _resolve(str(section["admin"]), settings.config.absolute().parent)
-    default = ServerConfig.model_fields["admin"].default
-    address = _parse(text, settings.config) if text else default
-    token = settings.admin_token.get_secret_value() if settings.admin_token else ""
-    if not token and isinstance(section.get("admin_token"), str):
-        token = _resolve(section["admin_token"], settings.config.absolute().parent)
-    return Admin(address, token)
+        address = _resolve(str(section["admin"]), base_dir, environ)
+        if address.startswith("unix:"):
+            address = f"unix:{base_dir / address.removeprefix('unix:')}"
+    token = section.get("admin_token")
+    return Admin(
+        _checked(address or DEFAULT_ADMIN),
+        _resolve(token, base_dir, environ) if isinstance(token, str) else "",
+    )
 
 
-class _Place(Model):
-    listen: Listen
-
-
-def _parse(text: str, config: Path) -> Address:
-    try:
-        base = {"base_dir": config.absolute().parent}
-        return _Place.model_validate({"listen": text}, context=base).listen
-    except ValueError:
-        raise ConfigError(f"{text} is no address of an admin listener") from None
+def _checked(address: str) -> str:
+    host, colon, port = address.rpartition(":")
+    usable = colon and port.isascii() and port.isdigit() and 0 < int(port) <= 65535
+    if not (usable or (host == "unix" and port)):
+        raise ConfigError(f"{address} is no address of an admin listener")
+    return address
 
 
 def _server_section(config: Path) -> dict[str, Any]:
@@ -110,24 +114,25 @@ def _server_section(config: Path) -> dict[str, Any]:
     return section if isinstance(section, dict) else {}
 
 
-def _resolve(text: str, base_dir: Path) -> str:
+def _resolve(text: str, base_dir: Path, environ: Mapping[str, str]) -> str:
     def value(match: re.Match[str]) -> str:
         kind, name, default = match.groups()
         if kind == "env":
-            return os.environ.get(name) or default or ""
+            return environ.get(name) or default or ""
         try:
-            return (base_dir / name).read_text("utf-8").strip()
+            return (base_dir / name).read_text("utf-8").rstrip("\r\n")
         except (OSError, ValueError):
             return default or ""
 
     return _REFERENCE.sub(value, text)
 
 
-def _connect(address: Address, timeout: float) -> http.client.HTTPConnection:
-    if address.is_unix:
-        return _UnixConnection(address.path, timeout)
-    host = _EVERY.get(address.host, address.host)
-    return http.client.HTTPConnection(host, address.port, timeout=timeout)
+def _connect(address: str, timeout: float) -> http.client.HTTPConnection:
+    host, _, port = address.rpartition(":")
+    if address.startswith("unix:"):
+        return _UnixConnection(address.removeprefix("unix:"), timeout)
+    host = host.strip("[]")
+    return http.client.HTTPConnection(_EVERY.get(host, host), int(port), timeout=timeout)
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -27,7 +28,11 @@ def command(ctx: click.Context, config: Path | None, admin: str, timeout: float)
     The exit code is 0 if it serves what the files say now, 78 if it refused them and goes on with
     what it had, and 1 if it could not be asked.
     """
-    reply = find_admin(load_settings(config=config), admin).ask("POST", "/api/v1/reload", timeout)
+    settings = load_settings(config=config)
+    found = find_admin(config, admin)
+    if settings.admin_token is not None:
+        found = replace(found, token=settings.admin_token.get_secret_value())
+    reply = found.ask("POST", "/api/v1/reload", timeout)
     outcome = _outcome(reply)
     if outcome is None:
         print_line("error", f"the admin listener answered {reply.status}{_detail(reply)}")

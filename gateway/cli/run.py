@@ -44,7 +44,10 @@ def command(
     signal.signal(signal.SIGTERM, _leave)
     settings = load_settings(config=config, watch=_WATCH[watch])
     configure_logging(settings.log_level)
+    from gateway import pauses
     from gateway.server.run import run
+
+    pauses.prepare_process()
 
     ctx.exit(int(run(settings, stock=http == "stock")))
 

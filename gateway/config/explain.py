@@ -41,6 +41,8 @@ _BOUNDS: Final = {
     "less_than": ("less than", "lt"),
     "less_than_equal": ("at most", "le"),
 }
+# What most values are, and no secret can be.
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _SUFFIXES: Final = ("_type", "_parsing", "_from_float", "_parsing_size", "_unicode")
 
 
@@ -233,14 +235,20 @@ def secret_paths(value: Any, path: Path = ()) -> Iterator[Path]:
     """Where a validated model holds secrets."""
     if isinstance(value, SecretStr):
         yield path
-    elif isinstance(value, BaseModel):
-        fields = type(value).model_fields
-        for name, field in fields.items():
-            steps = () if name == "root" else (field.alias or name,)
-            yield from secret_paths(getattr(value, name), path + steps)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from secret_paths(item, (*path, str(key)))
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from secret_paths(item, (*path, index))
+    for steps, item in _held(value):
+        if type(item) not in _SCALARS:
+            yield from secret_paths(item, path + steps)
+
+
+def _held(value: Any) -> Iterable[tuple[Path, Any]]:
+    if isinstance(value, BaseModel):
+        held, fields = vars(value), type(value).model_fields.items()
+        return [
+            (() if name == "root" else (field.alias or name,), held.get(name))
+            for name, field in fields
+        ]
+    if isinstance(value, dict):
+        return [((str(key),), item) for key, item in value.items()]
+    if isinstance(value, list | tuple):
+        return [((index,), item) for index, item in enumerate(value)]
+    return ()

@@ -64,6 +64,12 @@ class Configuration:
         """
         return find(self._root, parse_path(path)).position
 
+    def parts(self) -> list[object]:
+        """What a large configuration is made of, for whoever takes its time to let go of it."""
+        node = top_level(self._root, "routes")
+        nodes = node.value if node is not None and isinstance(node.value, list) else []
+        return [*self.gateway.routes, *nodes]
+
     def mask(self, data: Any) -> Any:
         """Dumped data, fit to be shown: what a reference gave is replaced by the reference."""
         if isinstance(data, dict):

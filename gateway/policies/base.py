@@ -79,6 +79,12 @@ class Policy:
         """Let go of everything; also called after a `start` that failed half-way."""
 
 
+def has_lifecycle(policy: Policy) -> bool:
+    """Whether `start` or `aclose` does anything."""
+    kind = type(policy)
+    return kind.start is not Policy.start or kind.aclose is not Policy.aclose
+
+
 class Guard(Policy):
     """Looks at the request and may refuse it. It cannot see the response."""
 

@@ -11,18 +11,19 @@ import hashlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel
 
 from gateway.config.base import PolicySpec
 from gateway.errors import ConfigError
 from gateway.policies.access import AccessPolicy
-from gateway.policies.base import Around, Guard, Policy
+from gateway.policies.base import Around, BuildContext, Guard, Policy
 from gateway.policies.body import BodyPolicy
 from gateway.policies.correlation import CorrelationPolicy
 from gateway.policies.cors import CorsPolicy
@@ -73,6 +74,29 @@ class PolicyCatalog:
             name: PolicySpec(config=policy.Config, default=policy.default, builtin=name in builtin)
             for name, policy in self.policies.items()
         }
+
+    def build(self, configs: Mapping[str, Any], context: BuildContext) -> tuple[Policy, ...]:
+        """The policies of one route, in the order in which they run; `configs` is by name.
+
+        Raises ConfigError, whose `path` begins with the policy's name.
+        """
+        built = []
+        for name in self.order:
+            config = configs.get(name)
+            if config is None:
+                continue
+            try:
+                built.append(self.policies[name].build(config, context))
+            except ConfigError as error:
+                path = f"{name}.{error.path}" if error.path else name
+                raise ConfigError(error.message, path) from error
+            except Exception as error:
+                # Without the exception's text, which may quote a secret of the configuration.
+                frame = traceback.extract_tb(error.__traceback__)[-1]
+                place = f"{Path(frame.filename).name}, line {frame.lineno}"
+                message = f"{name} can't be built: {type(error).__name__} in {place}"
+                raise ConfigError(message, name) from error
+        return tuple(built)
 
     def _add(self, policy: type[Policy], reference: str) -> None:
         name = getattr(policy, "name", "")

@@ -7,9 +7,9 @@ not there. `mode: report` is implemented here, once, for every policy that can r
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from inspect import iscoroutinefunction
-from typing import cast
+from typing import Any, cast
 
 from gateway.errors import Refused, Rejection
 from gateway.message import Exchange, Handler, Response
@@ -48,9 +48,15 @@ def _fold_guards(guards: Sequence[Guard], forward: Handler) -> Handler:
     if not guards:
         return forward
     checks = tuple(guard.check for guard in guards)
-    if any(iscoroutinefunction(check) for check in checks):
+    if any(_waits(getattr(check, "__func__", check)) for check in checks):
         return partial(_check_waiting, checks, forward)
     return partial(_check_prompt, cast("tuple[PromptCheck, ...]", checks), forward)
+
+
+@lru_cache(maxsize=256)
+def _waits(function: Any) -> bool:
+    # Remembered, because ten thousand routes ask the same of a dozen functions.
+    return iscoroutinefunction(function)
 
 
 def _check_prompt(

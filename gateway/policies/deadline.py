@@ -38,7 +38,6 @@ class DeadlinePolicy(Around):
     def __init__(self, timeout_s: float, clock: Clock) -> None:
         self._timeout_s = timeout_s
         self._now = clock.monotonic
-        self._detail = f"no complete answer within {format_duration(timeout_s)}"
 
     @classmethod
     def build(cls, config: DeadlineConfig, context: BuildContext) -> DeadlinePolicy:
@@ -87,7 +86,8 @@ class DeadlinePolicy(Around):
         others = task.uncancel() if task is not None else 0
         if others and isinstance(error, CancelledError):
             return
-        failure = UpstreamError(DEADLINE_EXCEEDED, self._detail, next_hop=exchange.target)
+        detail = f"no complete answer within {format_duration(self._timeout_s)}"
+        failure = UpstreamError(DEADLINE_EXCEEDED, detail, next_hop=exchange.target)
         raise failure from (None if isinstance(error, CancelledError) else error)
 
 

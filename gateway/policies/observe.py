@@ -32,7 +32,6 @@ class ObservePolicy(Guard):
         self._log = context.access_log
         self._now = context.clock.monotonic
         self._ids = context.shared(("trace ids",), lambda: IdSource(context.random))
-        self._finished = self._finish  # bound once, not for every request
 
     @classmethod
     def build(cls, config: ObserveConfig, context: BuildContext) -> ObservePolicy:
@@ -48,7 +47,7 @@ class ObservePolicy(Guard):
         else:
             exchange.trace = begin(headers, self._ids)
         self._series.in_flight += 1
-        exchange.on_finish.append(self._finished)
+        exchange.on_finish.append(self._finish)
 
     def _finish(self, exchange: Exchange) -> None:
         seconds = self._now() - exchange.started

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote_plus
 
-from gateway.errors import METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND, ConfigError, Rejection
+from gateway.errors import (
+    AMBIGUOUS_PATH,
+    METHOD_NOT_ALLOWED,
+    ROUTE_NOT_FOUND,
+    ConfigError,
+    Rejection,
+)
 from gateway.message import Exchange, Handler, RawHeaders, Response
+from gateway.routing.table import Match
 from gateway.routing.template import Template, TemplateError
 from gateway.upstream.client import Upstream
 
@@ -17,6 +24,9 @@ if TYPE_CHECKING:
 
 _JSON: Final = (b"content-type", b"application/json")
 _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
+_FRAMING: Final = frozenset(
+    {b"connection", b"content-length", b"keep-alive", b"transfer-encoding", b"upgrade"}
+)
 
 
 class QueryRewrite:
@@ -89,21 +99,29 @@ class Forward:
 
 
 def respond(config: RespondConfig) -> Handler:
-    """The terminal that gives one fixed answer."""
+    """The terminal that gives one fixed answer.
+
+    Raises ConfigError if it is to have a field that belongs to the connection.
+    """
     body = (config.body or "").encode()
     headers: RawHeaders = [
         (name.lower().encode("ascii"), value.encode("latin-1", "replace"))
         for name, value in config.headers.items()
     ]
+    for (name, _), key in zip(headers, config.headers, strict=True):
+        if name in _FRAMING:
+            raise ConfigError("the gateway frames its answers itself", f"respond.headers.{key}")
     if config.has_json:
         body = json.dumps(config.json_body, ensure_ascii=False).encode()
     named = {name for name, _ in headers}
     if (config.has_json or body) and b"content-type" not in named:
         headers.append(_JSON if config.has_json else _TEXT)
     status = config.status
+    if status not in (204, 304):
+        headers.append((b"content-length", b"%d" % len(body)))
 
-    async def handle(exchange: Exchange) -> Response:  # noqa: ARG001 - the shape of a handler
-        return Response(status, headers, body)
+    async def handle(exchange: Exchange) -> Response:
+        return Response(status, headers, b"" if exchange.request.method == "HEAD" else body)
 
     return handle
 
@@ -111,6 +129,15 @@ def respond(config: RespondConfig) -> Handler:
 async def refuse_unmatched(exchange: Exchange) -> Response:
     """The end of the chain of requests that no route takes: the reason that the edge found."""
     return exchange.refuse(exchange.refusal or Rejection(ROUTE_NOT_FOUND))
+
+
+def refusal_of(match: Match[Any]) -> Rejection:
+    """Why the route table has no route for a request."""
+    if match.ambiguous:
+        return Rejection(AMBIGUOUS_PATH, "decoded once more, the path leads elsewhere")
+    if match.allowed:
+        return method_not_allowed(match.allowed)
+    return Rejection(ROUTE_NOT_FOUND)
 
 
 def method_not_allowed(allowed: Sequence[str]) -> Rejection:

@@ -203,6 +203,11 @@ class RouteTable(Generic[V]):
             match.allowed = _methods([found[0]])
         return match
 
+    def parts(self) -> list[object]:
+        """What a large table is made of, for whoever takes its time to let go of it."""
+        leaves = (leaf for tree in self._trees.values() for leaf in tree.all_leaves())
+        return [*self._routes, *leaves]
+
     def describe(self) -> list[RouteLine]:
         """Every route, sorted by host and path, those of one path in the order they are tried."""
         routes = sorted(self._routes, key=_reading_order)

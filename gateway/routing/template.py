@@ -21,6 +21,8 @@ from urllib.parse import quote, unquote
 from gateway.routing.path import PathError, normalise
 
 _PARAMETER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}", re.ASCII)
+# Segments that can only be literal, and are in normal form as they are: most of them.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_~-]+", re.ASCII)
 _BEYOND_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 
 
@@ -71,6 +73,9 @@ class Template:
         self.shape = "/" + "/".join(marks)
 
     def _add(self, part: str, *, last: bool) -> None:
+        if _PLAIN.fullmatch(part):
+            self.segments.append(part)
+            return
         parameter = _PARAMETER.fullmatch(part)
         if parameter is None:
             self.segments.append(_literal(part, last=last))

@@ -186,6 +186,10 @@ class Tree(Generic[V]):
             leaf.seal()
         return leaves
 
+    def all_leaves(self) -> Iterable[Leaf[V]]:
+        """Every leaf, in no order that means anything."""
+        return self._leaves.values()
+
     def leaves(self, path: str) -> list[Leaf[V]]:
         """Every leaf that the path leads to, the most specific first."""
         leaf = self.literal.get(path)

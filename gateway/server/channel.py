@@ -31,10 +31,11 @@ CallHandler = Callable[[msgspec.Raw], Awaitable[Any]]
 
 
 class Failure(msgspec.Struct, omit_defaults=True):
-    """Why a call failed; `issues` is filled if it was the configuration's fault."""
+    """Why a call failed. With `issues`, or with the `path` of a key, it is the configuration's."""
 
     message: str
     issues: list[Issue] | None = None
+    path: str | None = None
 
 
 class Message(msgspec.Struct, omit_defaults=True):
@@ -77,7 +78,7 @@ class Channel:
     async def call(self, method: str, payload: Any = None, *, result: type[T] | Any = Any) -> T:
         """Have the other side do `method`, and return its result decoded as `result`.
 
-        Raises ChannelClosed, CallFailed, or ConfigErrors if the other side raised that.
+        Raises ChannelClosed, CallFailed, and the ConfigErrors or ConfigError of the other side.
         """
         if self._closed:
             raise ChannelClosed
@@ -120,6 +121,8 @@ class Channel:
                 self._dispatch(msgspec.json.decode(body, type=Message))
         except (asyncio.IncompleteReadError, OSError):
             pass
+        except msgspec.DecodeError as error:
+            logger.error("no message on the worker channel: %s", error)
         finally:
             self._end()
 
@@ -136,6 +139,8 @@ class Channel:
             future.set_result(message.payload)
         elif message.failure.issues is not None:
             future.set_exception(ConfigErrors(message.failure.issues))
+        elif message.failure.path is not None:
+            future.set_exception(ConfigError(message.failure.message, message.failure.path))
         else:
             future.set_exception(CallFailed(message.failure.message))
 
@@ -146,8 +151,7 @@ class Channel:
         except ConfigErrors as error:
             answer = Message(message.id, failure=Failure(str(error), list(error.issues)))
         except ConfigError as error:
-            issue = Issue(file="", line=0, column=0, path=error.path, message=error.message)
-            answer = Message(message.id, failure=Failure(str(error), [issue]))
+            answer = Message(message.id, failure=Failure(error.message, path=error.path))
         except Exception as error:
             logger.exception("the call %s failed", message.method)
             answer = Message(message.id, failure=Failure(f"{type(error).__name__}: {error}"))

@@ -6,7 +6,6 @@ The only process with `workers: 1`, and the inside of every worker otherwise.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import ssl
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from socket import socket
 from typing import Any, Final
 
+from gateway import pauses
 from gateway.admin import describe
 from gateway.admin.control import Check, Explanation, RouteInfo, WorkerInfo
 from gateway.app import Gateway
@@ -38,20 +38,6 @@ class Prepared:
 
     snapshot: Snapshot
     tls: ssl.SSLContext | None
-
-
-def _settle_heap() -> None:
-    """Keep the garbage collector off what a configuration is made of.
-
-    Exchanges leave no cycles, so the collector finds next to nothing; but each of its runs walks
-    the models and chains of every route, which cost 15 % of the CPU of a request. What is alive
-    after a swap is set aside (an earlier configuration's rest is collected first), and the
-    thresholds are raised for what comes after.
-    """
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
 
 
 class LocalPlane:
@@ -93,7 +79,7 @@ class LocalPlane:
             await self._open(prepared)
         elif self._tls is not None and prepared.tls is not None:
             self._tls.replace(prepared.tls)
-        _settle_heap()
+        pauses.settle(len(prepared.snapshot.routes))
 
     async def abandon(self, prepared: Prepared) -> None:
         """Undo `prepare`."""

@@ -12,8 +12,7 @@ import time
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
-from gateway import __version__
-from gateway.admin.app import create_app
+from gateway import __version__, pauses
 from gateway.clock import Clock, SystemClock
 from gateway.config.types import Address
 from gateway.observability.metrics import Metrics
@@ -83,6 +82,9 @@ def _serve(
 
     async def main() -> Exit:
         plane, metrics = _plane(settings, groups, instance, clock, stock=stock)
+        if len(groups) > 1:
+            # Nothing is built in this process; each worker settles by itself.
+            pauses.settle(len(loaded.configuration.gateway.routes))
         port = _admin_port(admin) if admin else None
         process = Process(settings, loaded, plane, port, began=began, clock=clock, metrics=metrics)
         return await process.run()
@@ -117,7 +119,11 @@ class AdminFront:
     """The admin application with the token of the configuration that is served now."""
 
     def __init__(self, control: ProcessControl) -> None:
+        # Starlette serves nothing else: a gateway without an admin listener does not load it.
+        from gateway.admin.app import create_app
+
         self._control = control
+        self._create = create_app
         self._token: str | None = None
         self._app = create_app(control, token=None)
 
@@ -125,5 +131,5 @@ class AdminFront:
         secret = self._control.configuration.gateway.server.admin_token
         token = secret.get_secret_value() if secret is not None else None
         if token != self._token:
-            self._app, self._token = create_app(self._control, token=token), token
+            self._app, self._token = self._create(self._control, token=token), token
         await self._app(scope, receive, send)

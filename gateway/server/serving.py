@@ -16,6 +16,8 @@ from typing import Any
 import uvicorn
 from uvicorn.server import Server
 
+from gateway.server.websocket import WebSocketProtocol
+
 # The Date field of answers by uvicorn's own protocol changes once a second.
 TICK_S = 1.0
 
@@ -30,7 +32,7 @@ class Listener(Server):
             uvicorn.Config(
                 app,
                 http=http,
-                ws="websockets-sansio",
+                ws=WebSocketProtocol,
                 ws_per_message_deflate=False,
                 lifespan="off",
                 interface="asgi3",

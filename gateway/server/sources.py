@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gateway.config import issues
 from gateway.config.issues import ConfigErrors, Issue
 from gateway.config.loader import Configuration
 from gateway.config.types import parse_cidr
@@ -83,14 +84,11 @@ def needs_restart(settings: Settings, old: Configuration, new: Configuration) ->
 
 def located(error: ConfigError, configuration: Configuration) -> ConfigErrors:
     """An error that was found while building, with the place in the file where its key stands."""
-    if isinstance(error, ConfigErrors):
-        return error
-    file, line, column = _position(configuration.locate(error.path))
-    return ConfigErrors([Issue(file, line, column, error.path, error.message)])
+    return error if isinstance(error, ConfigErrors) else issues.located([error], configuration)
 
 
 def _restart_issue(configuration: Configuration, path: str) -> Issue:
-    file, line, column = _position(configuration.locate(path))
+    file, line, column = issues.position_of(configuration.locate(path))
     return Issue(
         file=file,
         line=line,
@@ -99,11 +97,3 @@ def _restart_issue(configuration: Configuration, path: str) -> Issue:
         message=f"{path} can't change while the gateway runs",
         hint="restart the gateway, or take the change back",
     )
-
-
-def _position(located: str) -> tuple[str, int, int]:
-    """`file:line:column` taken apart; of a key that stands nowhere, only the file is known."""
-    file, *numbers = located.rsplit(":", 2)
-    if len(numbers) == 2 and all(number.isdigit() for number in numbers):
-        return file, int(numbers[0]), int(numbers[1])
-    return located, 0, 0

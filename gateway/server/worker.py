@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway import __version__
+from gateway import __version__, pauses
 from gateway.clock import SystemClock
 from gateway.runtime import Runtime
 from gateway.server.channel import Channel, open_channel
@@ -106,7 +106,7 @@ class Worker:
         own = [each.dup() for each in self._shared[self._slot]]
         plane = LocalPlane(runtime, own, stock=launch.stock)
         try:
-            loaded = unpack(launch.build)
+            loaded = await asyncio.to_thread(unpack, launch.build)
             await plane.commit(await plane.prepare(loaded, launch.build.generation))
         except BaseException:
             await plane.aclose()
@@ -117,7 +117,8 @@ class Worker:
         build = msgspec.json.decode(payload, type=Build)
         plane = self._serving()
         await self._give_up()
-        self._prepared = await plane.prepare(unpack(build), build.generation)
+        loaded = await asyncio.to_thread(unpack, build)
+        self._prepared = await plane.prepare(loaded, build.generation)
 
     async def _commit(self, _: msgspec.Raw) -> None:
         prepared, self._prepared = self._prepared, None
@@ -192,6 +193,7 @@ def main(slot: int, channel: int, shared: list[list[int]]) -> None:
     sockets = [[socket(fileno=number) for number in numbers] for numbers in shared]
     end = socket(fileno=channel)
     configure_logging("info")
+    pauses.prepare_process()
 
     async def serve() -> Exit:
         return await Worker(slot, sockets).run(end)

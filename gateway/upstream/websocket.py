@@ -8,6 +8,7 @@ close codes pass. Admission applies whole; of delivery, what applies is what act
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
@@ -20,9 +21,12 @@ from gateway.errors import (
     CONNECT_FAILED,
     CONNECT_TIMEOUT,
     INVALID_RESPONSE,
+    MALFORMED_REQUEST,
     TLS_CERTIFICATE,
     TLS_FAILED,
     UPGRADE_FAILED,
+    UPSTREAM_RESET,
+    ClientError,
     UpstreamError,
 )
 from gateway.message import Exchange, RawHeaders, Response
@@ -33,6 +37,8 @@ Message = MutableMapping[str, Any]
 MAX_MESSAGE: Final = 16 * 1024 * 1024
 # Seconds between pings on the upstream side, and for the pong: a dead peer is noticed in 40 s.
 PING: Final = 20.0
+# No user information, which would become credentials, and nothing that begins another part.
+_AUTHORITY: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::([0-9]{0,5}))?")
 _HANDSHAKE: Final = frozenset(
     {
         b"connection",
@@ -73,8 +79,13 @@ async def open_websocket(
 
     `address` is (host, port) or the path of a unix socket. Returns a 101 response with its tunnel,
     or the upstream's own refusal. `release` is called when the tunnel or the refusal is done with.
-    Raises UpstreamError if there is no WebSocket to be had.
+    Raises UpstreamError if there is no WebSocket to be had, ClientError if `authority`, which may
+    be the client's Host field, can't stand in a URI.
     """
+    named = _AUTHORITY.fullmatch(authority)
+    if named is None or int(named[1] or 0) > 65535:
+        release()
+        raise ClientError(MALFORMED_REQUEST, "Host is not a host and a port")
     scheme = "wss" if tls is not None else "ws"
     options: dict[str, Any] = {
         "additional_headers": [
@@ -111,8 +122,9 @@ async def open_websocket(
         raise
     exchange.upstream_status = 101
     response = Response(101, _answer_headers(connection.response.headers.raw_items()))  # type: ignore[union-attr]
-    response.tunnel = WebSocketTunnel(exchange, connection)
+    response.tunnel = tunnel = WebSocketTunnel(exchange, connection)
     response.on_close(release)
+    response.on_close(tunnel.abort)
     return response
 
 
@@ -145,7 +157,8 @@ def _translate(error: Exception, next_hop: str) -> Exception:
     if isinstance(error, OSError):
         return UpstreamError(CONNECT_FAILED, error.strerror or "", next_hop=next_hop, sent=False)
     if isinstance(error, InvalidMessage):
-        return UpstreamError(INVALID_RESPONSE, next_hop=next_hop)
+        ended = isinstance(error.__cause__, EOFError)
+        return UpstreamError(UPSTREAM_RESET if ended else INVALID_RESPONSE, next_hop=next_hop)
     if isinstance(error, InvalidHandshake):
         return UpstreamError(UPGRADE_FAILED, str(error), next_hop=next_hop)
     return error
@@ -184,8 +197,7 @@ class WebSocketTunnel:
             while True:
                 message = await receive()
                 if message["type"] == "websocket.disconnect":
-                    code = message.get("code") or 1005
-                    await connection.close(passable(code, 1001), message.get("reason") or "")
+                    await connection.close(_closing_code(message), message.get("reason") or "")
                     return
                 data: str | bytes | None = message.get("bytes")
                 if data is None:
@@ -217,6 +229,16 @@ class WebSocketTunnel:
         transport = self._connection.transport
         if not transport.is_closing():
             transport.abort()
+
+
+def _closing_code(message: Message) -> int:
+    """The code that a client's end has for the upstream."""
+    code = message.get("code") or 1005
+    if code == 1005 and "reason" not in message:
+        # Servers say 1005 both for a close frame without a code and for a connection that is gone;
+        # only the frame comes with a reason, an empty one.
+        return 1001
+    return passable(code, 1001)
 
 
 def passable(code: int, broken: int) -> int:

@@ -28,14 +28,12 @@ routes:
 """
 
 
-def lockgate(
-    *arguments: str, cwd: Path = ROOT, **environ: str
-) -> subprocess.CompletedProcess[str]:
+def lockgate(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "gateway", *arguments],
-        cwd=cwd,
-        env={**clean_environ(), "PYTHONPATH": str(ROOT), **environ},
+        cwd=ROOT,
+        env={**clean_environ(), **environ},
         capture_output=True,
         text=True,
         timeout=50,

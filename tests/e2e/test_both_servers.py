@@ -19,9 +19,6 @@ from tests.support.scripted import (
     Script,
     ScriptedUpstream,
     answer,
-    answer_then_close,
-    close_at_once,
-    echo,
     respond,
 )
 
@@ -86,84 +83,6 @@ async def test_a_request_is_rewritten_and_its_answer_dressed(tmp_path: Path, ser
         assert (request.get("traceparent") or "").startswith("00-")
 
 
-async def test_a_large_body_goes_up_and_comes_back(tmp_path: Path, server: str) -> None:
-    """8 MB chunked through both legs, whole and in order."""
-
-    async def pieces() -> AsyncIterator[bytes]:
-        for number in range(128):
-            yield b"%03d " % number * 16384
-
-    async with proxying(tmp_path, server, echo) as (_, _, client):
-        got = await client.post("/any/echo", content=pieces())
-
-        sent = "".join([f"{number:03d} " * 16384 for number in range(128)])
-        assert got.json()["body"] == sent
-
-
-async def test_refusals_are_problems_with_codes(tmp_path: Path, server: str) -> None:
-    """404, 405 with Allow, 403, 413 and an ambiguous path; none of them reaches the upstream."""
-    async with proxying(tmp_path, server, echo) as (_, upstream, client):
-        missing = await client.get("/nothing")
-        method = await client.delete("/items/1")
-        denied = await client.get("/closed")
-        large = await client.post("/items/1", content=b"x" * 2_000_000)
-        twofold = await client.get("/any/..%2f..%2fclosed")
-
-        assert [each.json()["code"] for each in (missing, method, denied, large, twofold)] == [
-            "route_not_found", "method_not_allowed", "access_denied", "body_too_large",
-            "ambiguous_path",
-        ]  # fmt: skip
-        assert method.headers["allow"] == "GET, HEAD, POST"
-        assert all(each.json()["correlation_id"] for each in (missing, method, denied))
-        assert upstream.requests == []
-
-
-async def test_cors_preflight_is_answered_here(tmp_path: Path, server: str) -> None:
-    """A listed origin is allowed, another one is refused, and the upstream hears of neither."""
-    async with proxying(tmp_path, server, echo) as (_, upstream, client):
-        fields = {"Origin": "https://app.internal", "Access-Control-Request-Method": "POST"}
-        allowed = await client.options("/items/1", headers=fields)
-        refused = await client.options("/items/1", headers=fields | {"Origin": "https://evil.test"})
-
-        assert allowed.status_code == 204
-        assert allowed.headers["access-control-allow-origin"] == "https://app.internal"
-        assert refused.status_code == 403
-        assert upstream.requests == []
-
-
-async def test_an_upstream_that_hangs_up_is_a_502(tmp_path: Path, server: str) -> None:
-    """With the code, whose fault it is, and a Proxy-Status field."""
-    async with proxying(tmp_path, server, close_at_once) as (_, _, client):
-        got = await client.post("/items/1", content=b"x")
-
-        assert got.status_code == 502
-        assert got.json()["code"] == "upstream_reset"
-        assert got.json()["source"] == "upstream"
-        assert "error=connection_terminated" in got.headers["proxy-status"]
-
-
-async def test_a_body_that_breaks_off_is_cut(tmp_path: Path, server: str) -> None:
-    """The client can tell that the answer is not whole."""
-    head = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"
-    async with proxying(tmp_path, server, answer_then_close(head)) as (_, _, client):
-        with pytest.raises(httpx.RemoteProtocolError):
-            await client.get("/any/thing")
-
-
-async def test_the_deadline_is_a_504(tmp_path: Path, server: str) -> None:
-    """An upstream that says nothing is given up when the route's time is over."""
-
-    async def silent(peer: Peer) -> None:
-        await peer.request()
-        await peer.until_gone()
-
-    async with proxying(tmp_path, server, silent) as (_, _, client):
-        got = await client.get("/slow")
-
-        assert got.status_code == 504
-        assert got.json()["code"] == "deadline_exceeded"
-
-
 async def test_a_client_that_leaves_frees_the_upstream(tmp_path: Path, server: str) -> None:
     """Its upstream connection is closed, and nothing stays in flight."""
     arrived, gone = asyncio.Event(), asyncio.Event()
@@ -183,30 +102,6 @@ async def test_a_client_that_leaves_frees_the_upstream(tmp_path: Path, server: s
         metrics = (await client.get(f"{running.admin}/metrics")).text
         assert 'gateway_requests_in_flight{route="any"} 0' in metrics
         assert 'code="client_disconnected"' in metrics
-
-
-async def test_events_arrive_one_by_one(tmp_path: Path, server: str) -> None:
-    """An event is here before the next one is sent; the route's timeout does not end the stream."""
-    read = asyncio.Event()
-
-    async def events(peer: Peer) -> None:
-        await peer.request()
-        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
-        await peer.send(head + b"data: 1\n\n")
-        await read.wait()
-        await asyncio.sleep(0.4)  # longer than the route's timeout
-        await peer.send(b"data: 2\n\n")
-        peer.close()
-
-    async with proxying(tmp_path, server, events) as (_, _, client):
-        seen = []
-        async with client.stream("GET", "/slow") as got:
-            async for line in got.aiter_lines():
-                if line:
-                    seen.append(line)
-                    read.set()
-
-        assert seen == ["data: 1", "data: 2"]
 
 
 async def test_a_websocket_goes_through(tmp_path: Path, server: str) -> None:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import platform
 
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from gateway.clock import ManualClock
-from gateway.observability.exposition import render, wants_openmetrics
+from gateway.observability.exposition import (
+    LIBRARY_LINES,
+    SnapshotCollector,
+    render,
+    render_by_library,
+    render_fast,
+    wants_openmetrics,
+)
 from gateway.observability.metrics import LATENCY_BOUNDS, Metrics
 
 
@@ -71,6 +79,40 @@ def test_label_values_survive_whatever_they_are(busy: Metrics) -> None:
     ):
         routes = {sample.labels.get("route") for each in families for sample in each.samples}
         assert 'a "quoted"\\name\nwith a line feed' in routes
+
+
+@pytest.mark.parametrize("openmetrics", [False, True])
+def test_the_fast_writer_writes_what_the_library_writes(busy: Metrics, openmetrics: bool) -> None:
+    """Byte for byte, large and small numbers and awkward label values included."""
+    series = busy.route("many")
+    for number, seconds in enumerate((0.000001, 1234567.25, 1e15, 3e22)):
+        for _ in range(10**number):
+            series.in_flight += 1
+            series.finish("POST", 503, "connect_failed", seconds, "orders", seconds / 3)
+    busy.access_log_dropped = 12_345_678
+    snapshot = busy.snapshot()
+    assert render_fast(snapshot, openmetrics) == render_by_library(snapshot, openmetrics)
+
+
+def test_the_library_reads_the_collector(busy: Metrics) -> None:
+    """The collector can be registered beside others."""
+    registry = CollectorRegistry()
+    registry.register(SnapshotCollector(busy.snapshot()))
+    labels = {"route": "orders.read", "method": "GET", "status_class": "2xx", "code": ""}
+    assert registry.get_sample_value("gateway_requests_total", labels) == 3
+
+
+def test_thousands_of_series_are_written_and_read() -> None:
+    """Where the fast writer takes over, nothing is lost and the format stays what it was."""
+    metrics = Metrics(ManualClock())
+    for number in range(LIBRARY_LINES // 50):
+        series = metrics.route(f"r{number}")
+        series.in_flight += 1
+        series.finish("GET", 200, "", 0.01, "orders", 0.005)
+    snapshot = metrics.snapshot()
+    text = render(snapshot, openmetrics=False)
+    assert text.count(b"\n") > LIBRARY_LINES
+    assert text == render_by_library(snapshot, openmetrics=False)
 
 
 def test_an_idle_gateway_renders() -> None:

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from pathlib import Path
 
 import httpx
+import trustme
 
-from tests.run.gateway_process import HUP, WAIT_S, GatewayProcess, config_text, gateway, until
+from gateway.server.sources import load_configuration
+from gateway.settings import load_settings
+from tests.run.gateway_process import (
+    HUP,
+    WAIT_S,
+    GatewayProcess,
+    config_text,
+    gateway,
+    port_of,
+    until,
+)
 
 BROKEN = "version: 1\nroutes: [{name: x}]\n"
 
@@ -192,3 +204,57 @@ async def test_reloads_at_once_are_done_one_by_one(tmp_path: Path) -> None:
             answers = await asyncio.gather(*calls)
         assert {answer.json()["generation"] for answer in answers} == {2}
         assert sum(answer.json().get("changed", True) for answer in answers) >= 1
+
+
+async def test_a_renewed_certificate_is_used(tmp_path: Path) -> None:
+    """New files on disk are shown to the next client; a key that does not fit changes nothing."""
+    authority = trustme.CA()
+    issue(authority, tmp_path)
+    text = config_text("one").replace(
+        "timeouts:", "tls: {cert: server.pem, key: server.key}\n  timeouts:"
+    )
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    async with gateway(write(tmp_path, text)) as running:
+        assert running.url.startswith("https://")
+        first = await certificate(running, trust)
+
+        issue(authority, tmp_path)
+        await running.line("reloaded")
+        second = await certificate(running, trust)
+        assert second != first
+
+        (tmp_path / "server.key").write_text("no key")
+        await running.line("reload refused")
+        assert await certificate(running, trust) == second
+
+
+def issue(authority: trustme.CA, folder: Path) -> None:
+    """Put a new certificate and its key in place, as one change."""
+    made = authority.issue_cert("127.0.0.1")
+    made.private_key_pem.write_to_path(folder / "key.new")
+    made.cert_chain_pems[0].write_to_path(folder / "cert.new")
+    (folder / "key.new").rename(folder / "server.key")
+    (folder / "cert.new").rename(folder / "server.pem")
+
+
+async def certificate(running: GatewayProcess, trust: ssl.SSLContext) -> bytes:
+    """What the listener shows to a client that connects now."""
+    _, writer = await asyncio.open_connection("127.0.0.1", port_of(running.url), ssl=trust)
+    shown: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    await writer.wait_closed()
+    return shown
+
+
+async def test_allowed_forwarders_come_from_the_environment(tmp_path: Path) -> None:
+    """FORWARDED_ALLOW_IPS stands in for trusted_proxies, unless the file states that."""
+    config = write(tmp_path, config_text("one"))
+    settings = load_settings(config=config, FORWARDED_ALLOW_IPS="10.0.0.0/8")
+    server = load_configuration(settings, {}).configuration.gateway.server
+    assert [str(network) for network in server.trusted_proxies] == ["10.0.0.0/8"]
+
+    stated = config_text("one").replace("timeouts:", "trusted_proxies: []\n  timeouts:")
+    write(tmp_path, stated)
+    server = load_configuration(settings, {}).configuration.gateway.server
+    assert server.trusted_proxies == []

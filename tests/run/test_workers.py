@@ -179,3 +179,58 @@ def write_flow(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "gateway.yaml"
     path.write_text(text.replace("server: {", "server: {workers: 2, "))
     return path
+
+
+async def test_a_plugin_reaches_all_workers(tmp_path: Path) -> None:
+    """Workers build plugins too, and a changed plugin file takes effect at the next reload."""
+    (tmp_path / "stamp.py").write_text(plugin("one"))
+    text = config_text("x").replace("routes:", "plugins: [stamp.py]\nroutes:")
+    text += "    plugins: [{use: stamp, with: {}}]\n"
+    async with gateway(write(tmp_path, text)) as running:
+        assert await stamps(running) == {"one"}
+
+        (tmp_path / "stamp.py").write_text(plugin("two"))
+        await running.line("reloaded")
+
+        assert await stamps(running) == {"two"}
+
+
+def plugin(word: str) -> str:
+    return f"""\
+from gateway.plugin import Exchange, Guard, PolicyConfig
+
+
+class Stamp(Guard):
+    name = "stamp"
+
+    class Config(PolicyConfig):
+        word: str = "{word}"
+
+    def __init__(self, word: str) -> None:
+        self.word = word.encode()
+
+    @classmethod
+    def build(cls, config, context):
+        return cls(config.word)
+
+    async def check(self, exchange: Exchange) -> None:
+        exchange.reply_headers = [*exchange.reply_headers, (b"x-stamp", self.word)]
+"""
+
+
+async def stamps(running: GatewayProcess) -> set[str]:
+    found = set()
+    for _ in range(12):
+        async with httpx.AsyncClient(timeout=WAIT_S) as client:
+            found.add((await client.get(f"{running.url}/hello")).headers["x-stamp"])
+    return found
+
+
+async def test_workers_that_cannot_start_are_one_line_and_code_78(tmp_path: Path) -> None:
+    """What only the workers find wrong is shown once, at its place, and nothing is left running."""
+    text = config_text().replace("timeouts:", "tls: {cert: a.pem, key: a.key}\n  timeouts:")
+    async with gateway(write(tmp_path, text), wait=False) as running:
+        assert await running.exit_code() == 78
+    [line] = [line for line in running.lines if line["message"].startswith("error:")]
+    assert "gateway.yaml:6:" in line["message"]
+    assert "a.pem" in line["message"]
