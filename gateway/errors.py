@@ -48,159 +48,58 @@ def _code(
     return kind
 
 
-_C, _G, _U = Source.CLIENT, Source.GATEWAY, Source.UPSTREAM
+_C, _G, _U, _S = Source.CLIENT, Source.GATEWAY, Source.UPSTREAM, Source.STORE
 
-MALFORMED_REQUEST = _code(
-    "malformed_request", 400, _C, False, "The request is malformed", "http_request_error"
-)
-AMBIGUOUS_PATH = _code(
-    "ambiguous_path", 400, _C, False, "The path can be read in two ways", "http_request_error"
-)
-ACCESS_DENIED = _code(
-    "access_denied", 403, _C, False, "This address may not call this route", "http_request_denied"
-)
-ORIGIN_DENIED = _code(
-    "origin_denied", 403, _C, False, "This origin may not call this route", "http_request_denied"
-)
-ROUTE_NOT_FOUND = _code(
-    "route_not_found", 404, _C, False, "No route matches this request", "destination_not_found"
-)
-METHOD_NOT_ALLOWED = _code(
-    "method_not_allowed",
-    405,
-    _C,
-    False,
-    "The route does not take this method",
-    "http_request_denied",
-)
-REQUEST_TIMEOUT = _code(
-    "request_timeout", 408, _C, True, "The request arrived too slowly", "http_request_error"
-)
-BODY_TOO_LARGE = _code(
-    "body_too_large", 413, _C, False, "The request body is too large", "http_request_error"
-)
-TARGET_TOO_LONG = _code(
-    "target_too_long", 414, _C, False, "The request target is too long", "http_request_error"
-)
-EXPECTATION_FAILED = _code(
-    "expectation_failed", 417, _C, False, "The expectation can't be met", "http_request_error"
-)
-UPGRADE_REFUSED = _code(
-    "upgrade_refused",
-    426,
-    _C,
-    False,
-    "This route does not take that upgrade",
-    "http_request_denied",
-)
-HEADERS_TOO_LARGE = _code(
-    "headers_too_large", 431, _C, False, "The request header is too large", "http_request_error"
-)
-CLIENT_DISCONNECTED = _code(
-    "client_disconnected", 499, _C, True, "The client left before the answer"
-)
-INTERNAL_ERROR = _code(
-    "internal_error", 500, _G, True, "The gateway failed", "proxy_internal_error"
-)
-NOT_IMPLEMENTED = _code(
-    "not_implemented", 501, _C, False, "The gateway does not do this", "http_request_error"
-)
-LOOP_DETECTED = _code(
-    "loop_detected", 502, _G, False, "The request came back to this gateway", "proxy_loop_detected"
-)
-DNS_FAILED = _code(
-    "dns_failed", 502, _U, True, "The upstream's name can't be resolved", "dns_error"
-)
-CONNECT_FAILED = _code(
-    "connect_failed", 502, _U, True, "The upstream refused the connection", "connection_refused"
-)
-TLS_FAILED = _code(
-    "tls_failed", 502, _U, False, "TLS with the upstream failed", "tls_protocol_error"
-)
-TLS_CERTIFICATE = _code(
-    "tls_certificate",
-    502,
-    _U,
-    False,
-    "The upstream's certificate is not accepted",
-    "tls_certificate_error",
-)
-UPSTREAM_RESET = _code(
-    "upstream_reset",
-    502,
-    _U,
-    True,
-    "The upstream closed the connection without an answer",
-    "connection_terminated",
-)
-INVALID_RESPONSE = _code(
-    "invalid_response",
-    502,
-    _U,
-    False,
-    "The upstream's answer is not valid HTTP",
-    "http_protocol_error",
-)
-RESPONSE_INCOMPLETE = _code(
-    "response_incomplete",
-    502,
-    _U,
-    True,
-    "The upstream's answer broke off",
-    "http_response_incomplete",
-)
-RESPONSE_HEADERS_TOO_LARGE = _code(
-    "response_headers_too_large",
-    502,
-    _U,
-    False,
-    "The upstream's header is too large",
-    "http_response_header_section_size",
-)
-UPGRADE_FAILED = _code(
-    "upgrade_failed", 502, _U, False, "The upstream refused the upgrade", "http_upgrade_failed"
-)
-CONNECTION_LIMIT = _code(
-    "connection_limit",
-    503,
-    _G,
-    True,
-    "All connections to the upstream are in use",
-    "connection_limit_reached",
-)
-DRAINING = _code(
-    "draining", 503, _G, True, "The gateway is shutting down", "proxy_internal_response"
-)
-CONNECT_TIMEOUT = _code(
-    "connect_timeout",
-    504,
-    _U,
-    True,
-    "The upstream did not accept the connection in time",
-    "connection_timeout",
-)
-UPSTREAM_TIMEOUT = _code(
-    "upstream_timeout", 504, _U, True, "The upstream stopped sending", "connection_read_timeout"
-)
-UPSTREAM_WRITE_TIMEOUT = _code(
-    "upstream_write_timeout",
-    504,
-    _U,
-    True,
-    "The upstream stopped reading",
-    "connection_write_timeout",
-)
-DEADLINE_EXCEEDED = _code(
-    "deadline_exceeded",
-    504,
-    _U,
-    True,
-    "The upstream did not answer in time",
-    "http_response_timeout",
-)
-HTTP_VERSION = _code(
-    "http_version", 505, _C, False, "This HTTP version is not spoken here", "http_request_error"
-)
+# fmt: off
+MALFORMED_REQUEST = _code("malformed_request", 400, _C, False, "The request is malformed", "http_request_error")
+AMBIGUOUS_PATH = _code("ambiguous_path", 400, _C, False, "The path can be read in two ways", "http_request_error")
+INVALID_REQUEST = _code("invalid_request", 400, _C, False, "The request does not meet its contract", "http_request_error")
+MISSING_CREDENTIALS = _code("missing_credentials", 401, _C, False, "Credentials are required", "http_request_denied")
+INVALID_CREDENTIALS = _code("invalid_credentials", 401, _C, False, "The credentials are not accepted", "http_request_denied")
+ACCESS_DENIED = _code("access_denied", 403, _C, False, "This address may not call this route", "http_request_denied")
+ORIGIN_DENIED = _code("origin_denied", 403, _C, False, "This origin may not call this route", "http_request_denied")
+INSUFFICIENT_SCOPE = _code("insufficient_scope", 403, _C, False, "The credentials lack a scope", "http_request_denied")
+NOT_PERMITTED = _code("not_permitted", 403, _C, False, "The caller may not do this", "http_request_denied")
+ROUTE_NOT_FOUND = _code("route_not_found", 404, _C, False, "No route matches this request", "destination_not_found")
+OPERATION_NOT_FOUND = _code("operation_not_found", 404, _C, False, "The contract has no such operation", "http_request_denied")
+METHOD_NOT_ALLOWED = _code("method_not_allowed", 405, _C, False, "The route does not take this method", "http_request_denied")
+REQUEST_TIMEOUT = _code("request_timeout", 408, _C, True, "The request arrived too slowly", "http_request_error")
+WEBHOOK_REPLAYED = _code("webhook_replayed", 409, _C, False, "This webhook was received before", "http_request_denied")
+BODY_TOO_LARGE = _code("body_too_large", 413, _C, False, "The request body is too large", "http_request_error")
+TARGET_TOO_LONG = _code("target_too_long", 414, _C, False, "The request target is too long", "http_request_error")
+UNSUPPORTED_MEDIA_TYPE = _code("unsupported_media_type", 415, _C, False, "The body's media type is not taken here", "http_request_error")
+EXPECTATION_FAILED = _code("expectation_failed", 417, _C, False, "The expectation can't be met", "http_request_error")
+INVALID_BODY = _code("invalid_body", 422, _C, False, "The body does not meet its contract", "http_request_error")
+UPGRADE_REFUSED = _code("upgrade_refused", 426, _C, False, "This route does not take that upgrade", "http_request_denied")
+RATE_LIMITED = _code("rate_limited", 429, _C, True, "Too many requests", "http_request_denied")
+QUOTA_EXCEEDED = _code("quota_exceeded", 429, _C, True, "The quota is used up", "http_request_denied")
+HEADERS_TOO_LARGE = _code("headers_too_large", 431, _C, False, "The request header is too large", "http_request_error")
+CLIENT_DISCONNECTED = _code("client_disconnected", 499, _C, True, "The client left before the answer")
+INTERNAL_ERROR = _code("internal_error", 500, _G, True, "The gateway failed", "proxy_internal_error")
+NOT_IMPLEMENTED = _code("not_implemented", 501, _C, False, "The gateway does not do this", "http_request_error")
+LOOP_DETECTED = _code("loop_detected", 502, _G, False, "The request came back to this gateway", "proxy_loop_detected")
+DNS_FAILED = _code("dns_failed", 502, _U, True, "The upstream's name can't be resolved", "dns_error")
+CONNECT_FAILED = _code("connect_failed", 502, _U, True, "The upstream refused the connection", "connection_refused")
+TLS_FAILED = _code("tls_failed", 502, _U, False, "TLS with the upstream failed", "tls_protocol_error")
+TLS_CERTIFICATE = _code("tls_certificate", 502, _U, False, "The upstream's certificate is not accepted", "tls_certificate_error")
+UPSTREAM_RESET = _code("upstream_reset", 502, _U, True, "The upstream closed the connection without an answer", "connection_terminated")
+INVALID_RESPONSE = _code("invalid_response", 502, _U, False, "The upstream's answer is not valid HTTP", "http_protocol_error")
+RESPONSE_INCOMPLETE = _code("response_incomplete", 502, _U, True, "The upstream's answer broke off", "http_response_incomplete")
+RESPONSE_HEADERS_TOO_LARGE = _code("response_headers_too_large", 502, _U, False, "The upstream's header is too large", "http_response_header_section_size")
+UPGRADE_FAILED = _code("upgrade_failed", 502, _U, False, "The upstream refused the upgrade", "http_upgrade_failed")
+RESPONSE_CONTRACT = _code("response_contract_violated", 502, _U, False, "The upstream's answer does not meet its contract", "http_protocol_error")
+CONNECTION_LIMIT = _code("connection_limit", 503, _G, True, "All connections to the upstream are in use", "connection_limit_reached")
+DRAINING = _code("draining", 503, _G, True, "The gateway is shutting down", "proxy_internal_response")
+IDENTITY_UNAVAILABLE = _code("identity_unavailable", 503, _U, True, "Credentials can't be checked now", "proxy_internal_response")
+UPSTREAM_CREDENTIALS = _code("upstream_credentials_unavailable", 503, _G, True, "The gateway has no credentials for the upstream", "proxy_internal_response")
+STORE_UNAVAILABLE = _code("store_unavailable", 503, _S, True, "The store can't be reached", "proxy_internal_response")
+CONNECT_TIMEOUT = _code("connect_timeout", 504, _U, True, "The upstream did not accept the connection in time", "connection_timeout")
+UPSTREAM_TIMEOUT = _code("upstream_timeout", 504, _U, True, "The upstream stopped sending", "connection_read_timeout")
+UPSTREAM_WRITE_TIMEOUT = _code("upstream_write_timeout", 504, _U, True, "The upstream stopped reading", "connection_write_timeout")
+DEADLINE_EXCEEDED = _code("deadline_exceeded", 504, _U, True, "The upstream did not answer in time", "http_response_timeout")
+ONLY_IF_CACHED = _code("not_cached", 504, _C, True, "Nothing usable is stored, and only that was asked for")
+HTTP_VERSION = _code("http_version", 505, _C, False, "This HTTP version is not spoken here", "http_request_error")
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +146,10 @@ class ClientError(GatewayError):
 
 class UpstreamError(GatewayError):
     """The upstream could not be reached, or did not answer as HTTP asks."""
+
+
+class StoreError(GatewayError):
+    """The store could not be reached, or did not answer in time."""
 
 
 class Refused(GatewayError):

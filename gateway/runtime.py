@@ -29,7 +29,6 @@ from gateway.pauses import let_go
 from gateway.policies.base import BuildContext, Policy, has_lifecycle
 from gateway.policies.catalog import PolicyCatalog
 from gateway.policies.compile import compile_chain
-from gateway.policies.deadline import DeadlineConfig
 from gateway.policies.terminal import Forward, refuse_unmatched, respond
 from gateway.routing.table import Entry, RouteErrors, RouteTable
 from gateway.upstream.client import Upstream
@@ -166,8 +165,7 @@ class Runtime:
             raise
         self._building.remove(builder.keys)
         try:
-            for upstream in snapshot.upstreams.values():
-                await upstream.start()
+            await self._start_shared(snapshot.keys)
             for policy in snapshot.policies:
                 await policy.start()
         except BaseException as error:
@@ -176,6 +174,13 @@ class Runtime:
                 raise located([error], loaded.configuration) from error
             raise
         return snapshot
+
+    async def _start_shared(self, keys: set[tuple[object, ...]]) -> None:
+        # In the order in which they were first asked for: what an object needs was there before it.
+        for key, each in list(self._shared.items()):
+            start = getattr(each, "start", None)
+            if key in keys and start is not None:
+                await start()
 
     def commit(self, snapshot: Snapshot) -> None:
         """Swap one reference; the old snapshot drains in the background."""
@@ -303,7 +308,8 @@ class _Builder:
         config = self._gateway.upstreams[name]
         runtime = self._runtime
         upstream: Upstream = self._shared(
-            ("upstream", name, config.model_dump_json()),
+            # What its policies say does not change the way to it.
+            ("upstream", name, config.model_dump_json(exclude={"policies"})),
             lambda: Upstream(
                 name,
                 config,
@@ -321,6 +327,7 @@ class _Builder:
     def _context(self, route: str) -> BuildContext:
         return BuildContext(
             route=route,
+            config=self._gateway,
             server=self._gateway.server,
             telemetry=self._gateway.telemetry,
             clock=self._runtime.clock,
@@ -346,14 +353,10 @@ class _Builder:
         )
 
     def _configs(self, route: RouteConfig) -> dict[str, Any]:
-        """The route's policies by name, plugins included, with the upstream's own timeout."""
+        """The route's policies by name, plugins included."""
         configs: dict[str, Any] = dict(route.policies)
         for plugin in route.plugins:
             configs[plugin.use] = plugin.config
-        if "timeout" not in configs and route.upstream is not None:
-            timeout = self._gateway.upstreams[route.upstream].timeout
-            if timeout is not None:
-                configs["timeout"] = DeadlineConfig.model_construct(timeout)
         return configs
 
     def _build_policies(

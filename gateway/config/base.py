@@ -50,12 +50,16 @@ class PolicySpec:
 
     `config` is its model (a RootModel if its value is a scalar). `default` is the configuration, as
     YAML data, of routes that do not mention it; None leaves it out. A `builtin` policy is a key of
-    the route; any other is a plugin, named under `plugins:`.
+    the route; any other is a plugin, named under `plugins:`. One with an `upstream_key` may also
+    stand under that key of an upstream, for all its routes; a route's own then replaces it field by
+    field. `on_routes` is False if it stands nowhere else.
     """
 
     config: type[BaseModel]
     default: Any = None
     builtin: bool = True
+    upstream_key: str = ""
+    on_routes: bool = True
 
 
 Catalog = Callable[[Sequence[str], Path], Mapping[str, PolicySpec]]

@@ -10,11 +10,7 @@ from typing import Final
 
 TOP_LEVEL: Final = frozenset(
     {
-        "consumers",
-        "contracts",
         "flags",
-        "identities",
-        "models",
         "schedules",
         "store",
         "streams",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 
 from gateway.config import later
 from gateway.config.base import PolicySpec
@@ -50,16 +50,21 @@ class Layers:
         self._specs = specs
         self._validator = validator
         self._complete = complete
-        self._known = {key for key, spec in specs.items() if spec.builtin}
+        self._known = {key for key, spec in specs.items() if spec.builtin and spec.on_routes}
+        self._of_upstreams = {
+            spec.upstream_key: name for name, spec in specs.items() if spec.upstream_key
+        }
         self._external = {key for key, spec in specs.items() if not spec.builtin}
         self._validated: dict[tuple[str, int], BaseModel | None] = {}
-        self._bases: dict[tuple[str, ...], Layer] = {}
+        self._bases: dict[tuple[str, tuple[str, ...]], Layer] = {}
         self._plugin_defaults: PluginUses = []
         self._made: list[Node] = []
         self.keys = self._known | {"plugins"}
         self._ground = Layer(self._own_defaults(), [])
         self.defaults = Layer({})
         self.profiles: dict[str, Layer] = {}
+        self.upstreams: dict[str, Layer] = {}
+        self.upstream_keys = frozenset(self._of_upstreams)
 
     def _own_defaults(self) -> Policies:
         """What policies want for routes that do not mention them."""
@@ -92,6 +97,16 @@ class Layers:
             return
         for name, child in node.value.items():
             self.profiles[name] = self._read_mapping(child, ("profiles", name))
+
+    def read_upstream(self, name: str, node: Node, path: Path) -> Policies:
+        """Read the policies among an upstream's keys, which its routes start from."""
+        policies: Policies = {}
+        for key, child in node.value.items():
+            if key in self._of_upstreams:
+                policy = self._of_upstreams[key]
+                policies[policy] = self._policy(policy, child, (*path, key))
+        self.upstreams[name] = Layer(policies)
+        return policies
 
     def _read_mapping(self, node: Node, path: Path) -> Layer:
         if node.value is None or node.broken:
@@ -181,16 +196,23 @@ class Layers:
             hint = did_you_mean(name, self._external) or "name its file under plugins"
         self._validator.report(node, path, message, hint)
 
-    def merge(self, own: Layer, use: tuple[str, ...]) -> tuple[dict[str, BaseModel], PluginUses]:
-        """The policies and plugins of a route that says `own` and uses the profiles `use`."""
-        base = self._bases.get(use)
+    def merge(
+        self, own: Layer, use: tuple[str, ...], upstream: str = ""
+    ) -> tuple[dict[str, BaseModel], PluginUses]:
+        """The policies and plugins of a route that says `own` and uses the profiles `use`.
+
+        Those of its upstream stand between the defaults and the profiles.
+        """
+        base = self._bases.get((upstream, use))
         if base is None:
-            layers = [self.defaults, *(self.profiles[n] for n in use if n in self.profiles)]
+            layers = [self.defaults]
+            layers += [self.upstreams[upstream]] if upstream in self.upstreams else []
+            layers += [self.profiles[n] for n in use if n in self.profiles]
             base = self._ground
             for layer in layers:
-                base = _over(base, layer)
-            self._bases[use] = base
-        top = _over(base, own)
+                base = self._over(base, layer)
+            self._bases[upstream, use] = base
+        top = self._over(base, own)
         policies = {key: value for key, value in top.policies.items() if value is not None}
         return policies, self._final_plugins(top.plugins or [])
 
@@ -201,7 +223,14 @@ class Layers:
         uses = [*uses, *(use for use in self._plugin_defaults if use.use not in named)]
         return [use for use in uses if use.config is not None]
 
-
-def _over(lower: Layer, upper: Layer) -> Layer:
-    plugins = lower.plugins if upper.plugins is None else upper.plugins
-    return Layer(lower.policies | upper.policies, plugins)
+    def _over(self, lower: Layer, upper: Layer) -> Layer:
+        plugins = lower.plugins if upper.plugins is None else upper.plugins
+        policies = lower.policies | upper.policies
+        for key in self._of_upstreams.values():
+            below, above = lower.policies.get(key), upper.policies.get(key)
+            if below is not None and above is not None and not isinstance(above, RootModel):
+                # Field by field: `retry: {attempts: 5}` on a route leaves the rest of the
+                # upstream's retry as it is.
+                given = {name: getattr(above, name) for name in above.model_fields_set}
+                policies[key] = below.model_copy(update=given)
+        return Layer(policies, plugins)

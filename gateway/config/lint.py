@@ -82,5 +82,4 @@ def _endless_routes(gateway: GatewayConfig, locate: Locate) -> Iterator[Issue]:
 
 
 def _is_endless(gateway: GatewayConfig, route: RouteConfig) -> bool:
-    upstream = gateway.upstreams.get(route.upstream or "")
-    return "timeout" not in route.policies and upstream is not None and upstream.timeout is None
+    return "timeout" not in route.policies and route.upstream in gateway.upstreams

@@ -29,6 +29,7 @@ from gateway.config.model import (
 )
 from gateway.config.nodes import Node, Path, parse_path, plain, walk
 from gateway.config.references import References
+from gateway.config.sections import NAMED_SECTIONS, content_files, read_named
 from gateway.config.suggest import unknown_key
 from gateway.config.validate import Validator
 from gateway.errors import ConfigError
@@ -111,6 +112,7 @@ class _Loader:
         self._issues = issues
         self._validator = Validator(base_dir, issues)
         self._complete = sources.complete
+        self._content: list[FilePath] = []
 
     def load(self, catalog: Catalog) -> Configuration:
         specs = self._specs(catalog)
@@ -118,8 +120,11 @@ class _Loader:
         sections: dict[str, Any] = {
             "server": self._server(),
             "telemetry": self._telemetry(),
-            "upstreams": self._upstreams(),
+            "upstreams": self._upstreams(layers),
         }
+        for key in NAMED_SECTIONS:
+            sections[key] = read_named(key, self._section(key), self._validator) or None
+        self._content = content_files(sections)
         self._read_layers(layers)
         sections["defaults"] = layers.defaults.as_mapping()
         sections["profiles"] = {name: layer.as_mapping() for name, layer in layers.profiles.items()}
@@ -131,7 +136,7 @@ class _Loader:
             gateway, lambda path: find(self._root, path), has_deadline="timeout" in specs
         )
         files = [FilePath(name).absolute() for name in self._sources.contents]
-        files += [*self._references.files, *self._plugin_files(gateway.plugins)]
+        files += [*self._references.files, *self._plugin_files(gateway.plugins), *self._content]
         return Configuration(
             gateway=gateway,
             files=files,
@@ -180,7 +185,7 @@ class _Loader:
         data = self._without_later(node, later.TELEMETRY, ("telemetry",))
         return self._validator.validate(TelemetryConfig, node, ("telemetry",), data)
 
-    def _upstreams(self) -> dict[str, UpstreamConfig]:
+    def _upstreams(self, layers: Layers) -> dict[str, UpstreamConfig]:
         node = self._section("upstreams")
         if node is None:
             return {}
@@ -196,6 +201,12 @@ class _Loader:
                 place = child.value["balance"]
                 self._validator.report(place, (*path, "balance"), later.MESSAGE)
                 del data["balance"]
+            if isinstance(data, dict):
+                data = {
+                    key: value for key, value in data.items() if key not in layers.upstream_keys
+                }
+                if policies := layers.read_upstream(name, child, path):
+                    data["policies"] = policies
             upstream = self._validator.validate(UpstreamConfig, child, path, data)
             if upstream is not None:
                 upstreams[name] = upstream
@@ -247,7 +258,10 @@ class _Loader:
             if (isinstance(uses, list))
             else ()
         )
-        data["policies"], data["plugins"] = layers.merge(own, names)
+        upstream = data.get("upstream")
+        data["policies"], data["plugins"] = layers.merge(
+            own, names, upstream if isinstance(upstream, str) else ""
+        )
         route = self._validator.validate(RouteConfig, node, path, data)
         if route is None:
             check_destination(node, path, self._validator)
@@ -271,11 +285,11 @@ class _Loader:
         digest = hashlib.sha256()
         parts: list[tuple[str, bytes]] = [*self._sources.contents.items()]
         parts += [(name, text.encode()) for name, text in sorted(self._references.used.items())]
-        for path in self._plugin_files(plugins):
+        for path in [*self._plugin_files(plugins), *self._content]:
             try:
                 parts.append((path.name, path.read_bytes()))
             except OSError:
-                # The plugin was loaded a moment ago; a reload will tell what became of it.
+                # Whoever opens it says what is wrong; once it is there, this is another one.
                 parts.append((path.name, b""))
         for name, content in parts:
             # Lengths keep two neighbouring parts from being read as one.
@@ -290,10 +304,19 @@ def find(root: Node, path: Path) -> Node:
     node, taken = walk(root, path)
     if len(path) < 3 or path[0] != "routes" or len(taken) != 2:
         return node
-    uses = node.value.get("use") if isinstance(node.value, dict) else None
+    uses, upstream = (
+        (node.value.get("use"), node.value.get("upstream"))
+        if isinstance(node.value, dict)
+        else (None, None)
+    )
     names = [child.value for child in uses.value] if uses and isinstance(uses.value, list) else []
-    for place in (*(("profiles", name) for name in reversed(names)), ("defaults",)):
-        inherited, steps = walk(root, (*place, *path[2:]))
+    places: list[Path] = [("profiles", name) for name in reversed(names)]
+    if upstream is not None:
+        places.append(("upstreams", upstream.value))
+    for place in (*places, ("defaults",)):
+        # The policy `upstream_auth` is the key `auth` of an upstream.
+        key = str(path[2]).removeprefix("upstream_") if place[0] == "upstreams" else path[2]
+        inherited, steps = walk(root, (*place, key, *path[3:]))
         if len(steps) > len(place):
             return inherited
     return node

@@ -11,6 +11,8 @@ from typing import Literal
 from pydantic import BaseModel, Field, SerializeAsAny
 
 from gateway.config.base import Model
+from gateway.config.model_content import ConsumerConfig, ContractConfig, ModelConfig
+from gateway.config.model_identity import IdentityConfig
 from gateway.config.model_route import (
     MatchConfig,
     PluginUse,
@@ -36,8 +38,12 @@ from gateway.config.types import LogTarget, Ratio
 __all__ = [
     "AccessLogConfig",
     "ConnectionsConfig",
+    "ConsumerConfig",
+    "ContractConfig",
     "GatewayConfig",
+    "IdentityConfig",
     "MatchConfig",
+    "ModelConfig",
     "PluginUse",
     "RedactConfig",
     "RespondConfig",
@@ -116,6 +122,18 @@ class GatewayConfig(Model):
     )
     telemetry: TelemetryConfig = Field(
         default_factory=TelemetryConfig, description="Logs and what is kept out of them."
+    )
+    identities: dict[str, IdentityConfig] = Field(
+        default={}, description="Who may be calling, by name. Routes name them under auth."
+    )
+    consumers: dict[str, ConsumerConfig] = Field(
+        default={}, description="Facts about callers, joined by the consumer's name."
+    )
+    models: dict[str, ModelConfig] = Field(
+        default={}, description="Canonical models by name: JSON Schema 2020-12."
+    )
+    contracts: dict[str, ContractConfig] = Field(
+        default={}, description="OpenAPI documents by name."
     )
     upstreams: dict[str, UpstreamConfig] = Field(
         default={}, description="The services that requests are forwarded to, by name."

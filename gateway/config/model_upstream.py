@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
 from gateway.config.base import Model
 from gateway.config.types import ConfigPath, Count, Duration, TargetUrl, Timeout, Whole, refuse
@@ -77,17 +77,16 @@ class UpstreamConfig(Model):
     balance: Literal["round_robin", "least_requests"] = Field(
         default="round_robin", description="How a target is chosen."
     )
-    timeout: Timeout | None = Field(
-        default=None,
-        description="The whole exchange, from the first byte sent to the last received; only the "
-        "route's limit if left out.",
-    )
     connect_timeout: Timeout = Field(default=1.0, description="Opening a connection, TLS included.")
     connections: ConnectionsConfig = Field(
         default_factory=ConnectionsConfig, description="The pool of connections."
     )
     tls: UpstreamTls | None = Field(
         default=None, description="TLS towards the targets whose URL says https."
+    )
+    policies: dict[str, SerializeAsAny[BaseModel] | None] = Field(
+        default_factory=dict,
+        description="Filled by the loader: policies that every route to it starts from.",
     )
 
     @model_validator(mode="after")

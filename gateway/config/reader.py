@@ -31,6 +31,8 @@ MAX_ALIASED: Final = 500_000
 
 # What YAML 1.2 calls printable (section 5.1), turned round.
 _CONTROL: Final = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# What libyaml counts as the end of a line (YAML 1.1 section 5.4).
+_LINE_BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _CANNOT_START: Final = "found character that cannot start any token"
 
 
@@ -244,7 +246,7 @@ def _translate(error: yaml.MarkedYAMLError, text: str) -> Unreadable:
     problem = error.problem or "unreadable"
     hint = ""
     if problem == _CANNOT_START:
-        start = text.split("\n")[mark.line][mark.column :] if mark else ""
+        start = _LINE_BREAK.split(text)[mark.line][mark.column :] if mark else ""
         if start.startswith("\t"):
             return Unreadable("a tab can't indent YAML", line, column, "use spaces")
         hint = "text that starts with @, ` or % needs quotes"

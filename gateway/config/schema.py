@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gateway.config.base import Catalog, PolicySpec
-from gateway.config.model import GatewayConfig, PluginUse, RouteConfig
+from gateway.config.model import GatewayConfig, PluginUse, RouteConfig, UpstreamConfig
 from gateway.config.types import DURATION_PATTERN, SIZE_PATTERN, format_duration, format_size
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -47,7 +47,7 @@ def json_schema(
     Raises ConfigError if a plugin can't be loaded.
     """
     specs = catalog(plugins, base_dir or Path.cwd())
-    models: list[type[BaseModel]] = [GatewayConfig, RouteConfig, PluginUse]
+    models: list[type[BaseModel]] = [GatewayConfig, RouteConfig, PluginUse, UpstreamConfig]
     models += [spec.config for spec in specs.values()]
     unique = list(dict.fromkeys(models))
     links, schema = models_json_schema(
@@ -55,7 +55,9 @@ def json_schema(
     )
     link = {model: links[model, "validation"] for model in unique}
     definitions: dict[str, Schema] = schema["$defs"]
-    policies = {key: _policy(spec, link) for key, spec in specs.items() if spec.builtin}
+    policies = {
+        key: _policy(spec, link) for key, spec in specs.items() if spec.builtin and spec.on_routes
+    }
     layer = policies | {"plugins": _nullable(_plugin_list(specs, link))}
     definitions["PolicyLayer"] = {
         "type": "object",
@@ -64,6 +66,7 @@ def json_schema(
         "additionalProperties": False,
     }
     _complete_route(_target(link[RouteConfig], definitions), layer)
+    _complete_upstream(_target(link[UpstreamConfig], definitions), specs, link)
     root = _target(link[GatewayConfig], definitions)
     layer_link = {"$ref": "#/$defs/PolicyLayer"}
     properties = root["properties"]
@@ -119,6 +122,16 @@ def _complete_route(route: Schema, layer: Schema) -> None:
         del properties[key]
     properties.update(layer)
     route["oneOf"] = [{"required": ["upstream"]}, {"required": ["respond"]}]
+
+
+def _complete_upstream(
+    upstream: Schema, specs: Mapping[str, PolicySpec], link: Mapping[type[BaseModel], Schema]
+) -> None:
+    properties = upstream["properties"]
+    del properties["policies"]
+    for spec in specs.values():
+        if spec.upstream_key:
+            properties[spec.upstream_key] = _policy(spec, link)
 
 
 def _nullable(schema: Schema) -> Schema:

@@ -21,7 +21,7 @@ from gateway.errors import Rejection
 from gateway.message import Exchange, Handler, Response
 
 if TYPE_CHECKING:
-    from gateway.config.model import ServerConfig, TelemetryConfig
+    from gateway.config.model import GatewayConfig, ServerConfig, TelemetryConfig
     from gateway.observability.access_log import AccessLog
     from gateway.observability.metrics import Metrics
 
@@ -38,10 +38,13 @@ class BuildContext:
     """What a policy may use when it is built.
 
     `shared(key, factory)` returns the long-lived object of that key, made by `factory` the first
-    time; it survives reloads as long as some route still asks for it.
+    time; it survives reloads as long as some route still asks for it. Has it a `start`, that is
+    awaited before the policies' own, once for each configuration that uses it; has it an `aclose`,
+    that is awaited when nobody asks for it any more. `config` is the whole configuration.
     """
 
     route: str
+    config: GatewayConfig
     server: ServerConfig
     telemetry: TelemetryConfig
     clock: Clock
@@ -57,7 +60,9 @@ class Policy:
 
     `name` is the key in YAML. `default` is the configuration, as YAML data, for routes that do not
     mention the policy; None leaves it out of their chains. A plugin anchors itself with `before` or
-    `after`, naming a built-in policy; without either it stands last in its stage.
+    `after`, naming a built-in policy; without either it stands last in its stage. A built-in policy
+    with an `upstream_key` is also configured under that key of `upstreams.<name>`, for all routes
+    to it; `on_routes = False` keeps it off routes.
     """
 
     name: ClassVar[str]
@@ -66,6 +71,8 @@ class Policy:
     default: ClassVar[Any] = None
     before: ClassVar[str] = ""
     after: ClassVar[str] = ""
+    upstream_key: ClassVar[str] = ""
+    on_routes: ClassVar[bool] = True
 
     @classmethod
     def build(cls, config: Any, context: BuildContext) -> Self:

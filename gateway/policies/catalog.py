@@ -71,7 +71,13 @@ class PolicyCatalog:
         self.order = arrange(self.policies.values())
         builtin = {policy.name for policy in BUILTIN}
         return {
-            name: PolicySpec(config=policy.Config, default=policy.default, builtin=name in builtin)
+            name: PolicySpec(
+                config=policy.Config,
+                default=policy.default,
+                builtin=name in builtin,
+                upstream_key=policy.upstream_key,
+                on_routes=policy.on_routes,
+            )
             for name, policy in self.policies.items()
         }
 

@@ -34,6 +34,7 @@ class DeadlinePolicy(Around):
     name: ClassVar[str] = "timeout"
     stage: ClassVar[Stage] = Stage.DELIVERY
     Config: ClassVar[type[DeadlineConfig]] = DeadlineConfig
+    upstream_key: ClassVar[str] = "timeout"
 
     def __init__(self, timeout_s: float, clock: Clock) -> None:
         self._timeout_s = timeout_s

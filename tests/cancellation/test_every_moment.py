@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.clock import SystemClock
-from gateway.config.model import ServerConfig, TelemetryConfig
+from gateway.config.model import GatewayConfig, ServerConfig, TelemetryConfig
 from gateway.errors import ACCESS_DENIED, Refused, Rejection
 from gateway.message import Exchange, Handler, Response
 from gateway.observability.metrics import Metrics
@@ -91,6 +91,7 @@ def context() -> BuildContext:
     clock = SystemClock()
     return BuildContext(
         route="test",
+        config=GatewayConfig(),
         server=ServerConfig(),
         telemetry=TelemetryConfig(),
         clock=clock,

@@ -326,3 +326,22 @@ def test_references_that_give_nothing(tmp_path: Path, written: str) -> None:
 
     (issue,) = caught.value.issues
     assert (issue.line, issue.column) == (1, 55)
+
+
+def test_an_upstreams_policies_are_its_routes(tmp_path: Path) -> None:
+    """They stand above the defaults and below the route's own key; null takes them away."""
+    text = (
+        "defaults: {timeout: 9s}\n"
+        "upstreams: {a: {targets: ['http://a'], timeout: 3s}, b: {targets: ['http://b']}}\n"
+        "routes:\n"
+        "  - {name: of-a, match: {path: /1}, upstream: a}\n"
+        "  - {name: own, match: {path: /2}, upstream: a, timeout: 5s}\n"
+        "  - {name: none, match: {path: /3}, upstream: a, timeout: null}\n"
+        "  - {name: of-b, match: {path: /4}, upstream: b}\n"
+    )
+    file = tmp_path / "gateway.yaml"
+    file.write_text(text)
+    routes = load(file, catalog, {}).gateway.routes
+
+    timeouts = [route.policies.get("timeout") for route in routes]
+    assert [each and each.model_dump() for each in timeouts] == ["3s", "5s", None, "9s"]

@@ -65,7 +65,7 @@ class Stamp(PolicyConfig):
 
 BUILTIN = {
     "correlation": PolicySpec(Correlation, {}),
-    "timeout": PolicySpec(Deadline, "15s"),
+    "timeout": PolicySpec(Deadline, "15s", upstream_key="timeout"),
     "cors": PolicySpec(Cors),
     "access": PolicySpec(Access),
     "body": PolicySpec(Body),

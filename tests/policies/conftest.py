@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.clock import SystemClock
-from gateway.config.model import ServerConfig, TelemetryConfig
+from gateway.config.model import GatewayConfig, ServerConfig, TelemetryConfig
 from gateway.message import Exchange, Headers, Request
 from gateway.observability.metrics import Metrics
 from gateway.policies.base import BuildContext
@@ -23,6 +23,7 @@ def context() -> BuildContext:
     kept: dict[tuple[object, ...], Any] = {}
     return BuildContext(
         route="test",
+        config=GatewayConfig(),
         server=ServerConfig(),
         telemetry=TelemetryConfig(),
         clock=clock,

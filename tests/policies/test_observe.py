@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from gateway.clock import ManualClock
-from gateway.config.model import AccessLogConfig, RedactConfig, ServerConfig, TelemetryConfig
+from gateway.config.model import (
+    AccessLogConfig,
+    GatewayConfig,
+    RedactConfig,
+    ServerConfig,
+    TelemetryConfig,
+)
 from gateway.errors import CLIENT_DISCONNECTED, ROUTE_NOT_FOUND, ClientError, Rejection
 from gateway.message import Exchange, Headers, Request
 from gateway.observability.access_log import AccessLog
@@ -30,6 +36,7 @@ class Setup:
             self.log = AccessLog(config, RedactConfig(), self.clock, self.metrics)
         context = BuildContext(
             route=route,
+            config=GatewayConfig(),
             server=ServerConfig(),
             telemetry=TelemetryConfig(),
             clock=self.clock,
