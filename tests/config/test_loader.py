@@ -344,4 +344,4 @@ def test_an_upstreams_policies_are_its_routes(tmp_path: Path) -> None:
     routes = load(file, catalog, {}).gateway.routes
 
     timeouts = [route.policies.get("timeout") for route in routes]
-    assert [each and each.model_dump() for each in timeouts] == ["3s", "5s", None, "9s"]
+    assert [each and each.model_dump() for each in timeouts] == [3.0, 5.0, None, 9.0]
