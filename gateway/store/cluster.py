@@ -165,8 +165,9 @@ class ClusterStore(Store):
         self._options.series.up = False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CONNECT_S):
-                self._refreshing = asyncio.create_task(self._refresh())
-                await asyncio.shield(self._refreshing)
+                if await self._fetch():
+                    return
+        self._refresh_soon()
 
     def _refresh_soon(self) -> None:
         if self._closed or (self._refreshing is not None and not self._refreshing.done()):
@@ -174,22 +175,26 @@ class ClusterStore(Store):
         self._refreshing = asyncio.create_task(self._refresh())
 
     async def _refresh(self) -> None:
-        """Fetch the map, from whichever node has one; again and again until one had."""
-        while True:
-            pause = self._fetched_at + _REFRESH_S - monotonic()
-            if pause > 0:
-                await asyncio.sleep(pause)
-            self._fetched_at = monotonic()
-            for place in dict.fromkeys([*self._nodes, *self._seeds]):
-                node = self._nodes.get(place) or self._add(place)
-                await node.start()
-                try:
-                    reply = await node.request((b"CLUSTER", b"SLOTS"), monotonic())
-                except StoreError as error:
-                    self._error = error.detail
-                    continue
-                if await self._adopt(reply, place):
-                    return
+        """Fetch the map, again and again until a node had one."""
+        fetched = False
+        while not fetched:
+            await asyncio.sleep(max(0.0, self._fetched_at + _REFRESH_S - monotonic()))
+            fetched = await self._fetch()
+
+    async def _fetch(self) -> bool:
+        """Fetch the map from whichever node has one. False if none had."""
+        self._fetched_at = monotonic()
+        for place in dict.fromkeys([*self._nodes, *self._seeds]):
+            node = self._nodes.get(place) or self._add(place)
+            await node.start()
+            try:
+                reply = await node.request((b"CLUSTER", b"SLOTS"), monotonic())
+            except StoreError as error:
+                self._error = error.detail
+                continue
+            if await self._adopt(reply, place):
+                return True
+        return False
 
     async def _adopt(self, reply: Any, asked: Place) -> bool:
         """Go by this map. False if it is none."""
