@@ -7,6 +7,7 @@ a worker that dies does not end it, because its successor needs it at once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ class FleetEngines:
 
     def __init__(self) -> None:
         self._local = LocalEngines()
-        self._users: dict[Path, set[int]] = {}
+        # How often each worker uses an engine: twice while one configuration replaces another.
+        self._users: dict[Path, Counter[int]] = {}
 
     def handlers(self, number: int) -> dict[str, Callable[[msgspec.Raw], Any]]:
         """What the worker of this number may call."""
@@ -38,23 +40,27 @@ class FleetEngines:
 
     async def _acquire(self, number: int, data: Path) -> str:
         # One use of the engine stands for all workers: it is given back when the last one is gone.
-        users = self._users.setdefault(data, set())
         socket = await self._local.acquire(data)
-        if users:
+        if data in self._users:
             await self._local.release(data)
-        users.add(number)
+        self._users.setdefault(data, Counter())[number] += 1
         return socket
 
     async def _release(self, number: int, data: Path) -> None:
-        users = self._users.get(data, set())
-        users.discard(number)
-        if not users and self._users.pop(data, None) is not None:
+        users = self._users.get(data)
+        if users is None:
+            return
+        users[number] -= 1
+        if users[number] <= 0:
+            del users[number]
+        if not users:
+            del self._users[data]
             await self._local.release(data)
 
     def gone(self, number: int) -> None:
         """The worker is gone; what it used stays for its successor."""
         for users in self._users.values():
-            users.discard(number)
+            del users[number]
 
     async def aclose(self) -> None:
         """Stop every engine."""
