@@ -30,7 +30,6 @@ POLICIES: Final = frozenset(
         "delivery",
         "deprecation",
         "fault",
-        "idempotency",
         "minimise",
         "mirror",
         "rate_limit",

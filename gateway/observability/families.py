@@ -9,9 +9,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from gateway.observability.snapshot import Declaration, Sample
+from gateway.observability.snapshot import Declaration, Kind, Sample
 
-POLICY_FAMILIES: Final[tuple[Declaration, ...]] = ()
+IDEMPOTENCY: Final = Declaration(
+    "gateway_idempotency_requests_total", Kind.COUNTER,
+    "Requests of idempotent routes: executed, released (no final answer), replayed, or the code of "
+    "the refusal.", ("route", "result"),
+)  # fmt: skip
+
+POLICY_FAMILIES: Final[tuple[Declaration, ...]] = (IDEMPOTENCY,)
 
 
 class Counts:

@@ -29,6 +29,7 @@ from gateway.policies.correlation import CorrelationPolicy
 from gateway.policies.cors import CorsPolicy
 from gateway.policies.deadline import DeadlinePolicy
 from gateway.policies.headers import HeadersPolicy
+from gateway.policies.idempotency.policy import IdempotencyPolicy
 from gateway.policies.observe import ObservePolicy
 from gateway.policies.order import arrange
 
@@ -38,6 +39,7 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     AccessPolicy,
     CorsPolicy,
     BodyPolicy,
+    IdempotencyPolicy,
     HeadersPolicy,
     DeadlinePolicy,
 )
