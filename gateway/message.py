@@ -242,6 +242,8 @@ class Exchange:
     task: asyncio.Task[Any] | None = None
     # The task that goes on when the client leaves, if a policy put the rest of the chain into one.
     work: asyncio.Task[Any] | None = None
+    # Resets the client's connection without an answer, where the server can.
+    cut: Callable[[], None] | None = None
     client_informational: Callable[[int, RawHeaders], None] | None = None
     # What a WebSocket handshake offers; None for every other exchange.
     subprotocols: list[str] | None = None

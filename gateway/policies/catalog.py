@@ -28,6 +28,7 @@ from gateway.policies.body import BodyPolicy
 from gateway.policies.correlation import CorrelationPolicy
 from gateway.policies.cors import CorsPolicy
 from gateway.policies.deadline import DeadlinePolicy
+from gateway.policies.fault.policy import FaultPolicy
 from gateway.policies.headers import HeadersPolicy
 from gateway.policies.idempotency.policy import IdempotencyPolicy
 from gateway.policies.observe import ObservePolicy
@@ -41,6 +42,7 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     BodyPolicy,
     IdempotencyPolicy,
     HeadersPolicy,
+    FaultPolicy,
     DeadlinePolicy,
 )
 ENTRY_POINT_GROUP: Final = "lockgate.policies"
