@@ -1,8 +1,8 @@
 """Where the key of a request comes from: the Idempotency-Key field, or facts of the request. Pure.
 
-    header                           the Idempotency-Key field, a quoted string or bare
-    body.event_id                    one field of the JSON body
-    hash(headers.X-Event-Id, body.order_id)     several facts, hashed
+header                           the Idempotency-Key field, a quoted string or bare
+body.event_id                    one field of the JSON body
+hash(headers.X-Event-Id, body.order_id)     several facts, hashed
 """
 
 from __future__ import annotations

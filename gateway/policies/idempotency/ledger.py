@@ -49,6 +49,8 @@ class Ledger:
 
     def __init__(self, store: Store, route: str, lease: float, ttl: float) -> None:
         self._store = store
+        # A record that a power cut undoes is a request that is carried out twice.
+        store.require_durability()
         self._lease = lease
         self._lease_ms = round(lease * 1000)
         self._ttl_ms = round(ttl * 1000)
@@ -65,7 +67,7 @@ class Ledger:
 
     async def take(self, claim: Claim) -> Record | None:
         """None if the record is ours now, otherwise what it says. Raises StoreError."""
-        found = await self._store.run(_CLAIM, [claim.record], [claim.text, self._lease_ms])
+        found = await self._store.run(_CLAIM, (claim.record,), (claim.text, self._lease_ms))
         if found is None:
             return None
         try:
@@ -116,7 +118,5 @@ class Ledger:
             logger.warning("a claim was not given back", extra={"reason": error.detail})
 
     async def _put(self, claim: Claim, milliseconds: int, text: bytes | None = None) -> Any:
-        arguments: list[bytes | str | int | float] = [claim.text, milliseconds]
-        if text is not None:
-            arguments.append(text)
-        return await self._store.run(_SETTLE, [claim.record], arguments)
+        end = () if text is None else (text,)
+        return await self._store.run(_SETTLE, (claim.record,), (claim.text, milliseconds, *end))
