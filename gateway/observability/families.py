@@ -9,9 +9,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from gateway.observability.snapshot import Declaration, Sample
+from gateway.observability.snapshot import Declaration, Kind, Sample
 
-POLICY_FAMILIES: Final[tuple[Declaration, ...]] = ()
+IDENTITY_PROVIDER_CALLS: Final = Declaration(
+    "gateway_identity_provider_calls_total", Kind.COUNTER,
+    "Times that an identity asked its provider, for keys or about a token, by result.",
+    ("identity", "result"),
+)  # fmt: skip
+
+POLICY_FAMILIES: Final[tuple[Declaration, ...]] = (IDENTITY_PROVIDER_CALLS,)
 
 
 class Counts:
