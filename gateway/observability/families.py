@@ -16,8 +16,12 @@ IDENTITY_PROVIDER_CALLS: Final = Declaration(
     "Times that an identity asked its provider, for keys or about a token, by result.",
     ("identity", "result"),
 )  # fmt: skip
+FAULTS: Final = Declaration(
+    "gateway_faults_injected_total", Kind.COUNTER, "Trouble made on purpose, by its kind.",
+    ("route", "kind"),
+)  # fmt: skip
 
-POLICY_FAMILIES: Final[tuple[Declaration, ...]] = (IDENTITY_PROVIDER_CALLS,)
+POLICY_FAMILIES: Final[tuple[Declaration, ...]] = (FAULTS, IDENTITY_PROVIDER_CALLS)
 
 
 class Counts:
