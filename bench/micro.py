@@ -21,9 +21,9 @@ from gateway.http1.head import parse_request_head, parse_response_head
 from gateway.message import Exchange, Headers, Principal, Request
 from gateway.observability.access_log import AccessLog
 from gateway.observability.metrics import Metrics
+from gateway.policies.auth import remembered
 from gateway.policies.auth.claims import Reader
 from gateway.policies.auth.policy import AuthConfig, AuthPolicy
-from gateway.policies.auth.remembered import Entry
 from gateway.policies.auth.signed import SignedToken
 from gateway.routing.path import normalise
 from gateway.routing.table import Entry, RouteTable
@@ -97,7 +97,7 @@ def _remembering() -> tuple[AuthPolicy, Exchange]:
     identity = SignedToken("staff", config, source, reader, clock)
     credentials = b"Bearer " + b"x" * 800
     principal = Principal("ada", {"sub": "ada"}, frozenset({"orders:read"}), "staff")
-    identity.remembered.add(credentials, Entry(principal, 0.0, clock.wall() + 1e6))
+    identity.remembered.add(credentials, remembered.Entry(principal, 0.0, clock.wall() + 1e6))
     exchange = _exchange()
     exchange.request.headers = Headers(
         [(b"host", b"api.internal"), (b"authorization", credentials), (b"accept", b"*/*")]

@@ -321,7 +321,7 @@ async def test_tiers_follow_the_configuration(serve: Serve, key: SigningKey) -> 
                 for tier in ("gold", "lead"):
                     await gateway.reload(text + f"consumers: {{web: {{tier: {tier}}}}}\n")
                     await client.get("/", headers=bearer(token))
-                    (entry,) = remembered(gateway).remembered._young.values()
+                    (entry,) = remembered(gateway).remembered.young.values()
                     tiers.append(entry.principal.tier)
 
     assert tiers == ["gold", "lead"]
