@@ -26,6 +26,12 @@ FAULTS: Final = _family(
     "Trouble made on purpose, by its kind.",
     ("route", "kind"),
 )
+IDENTITY_PROVIDER_CALLS: Final = _family(
+    "gateway_identity_provider_calls_total",
+    Kind.COUNTER,
+    "Times that an identity asked its provider, for keys or about a token, by result.",
+    ("identity", "result"),
+)
 IDEMPOTENCY: Final = _family(
     "gateway_idempotency_requests_total",
     Kind.COUNTER,
