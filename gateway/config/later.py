@@ -31,7 +31,6 @@ POLICIES: Final = frozenset(
         "idempotency",
         "minimise",
         "mirror",
-        "rate_limit",
         "retry",
         "transform",
         "validate",

@@ -16,7 +16,23 @@ FAULTS: Final = Declaration(
     ("route", "kind"),
 )  # fmt: skip
 
-POLICY_FAMILIES: Final[tuple[Declaration, ...]] = (FAULTS,)
+RATE_LIMIT_DECISIONS: Final = Declaration(
+    "gateway_rate_limit_decisions_total", Kind.COUNTER,
+    "Decisions of rate limits: passed, refused, or reported (would have refused); by the store, by "
+    "local buckets, or by none because the store was away (on_store_error: open or closed).",
+    ("route", "limit", "decision", "by"),
+)  # fmt: skip
+RATE_LIMIT_STORE_ERRORS: Final = Declaration(
+    "gateway_rate_limit_store_errors_total", Kind.COUNTER,
+    "Requests whose limits were decided without the store, because a call to it failed.",
+    ("route",),
+)  # fmt: skip
+
+POLICY_FAMILIES: Final[tuple[Declaration, ...]] = (
+    FAULTS,
+    RATE_LIMIT_DECISIONS,
+    RATE_LIMIT_STORE_ERRORS,
+)
 
 
 class Counts:
