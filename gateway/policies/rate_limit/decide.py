@@ -42,8 +42,7 @@ class Bucket:
         self.charge = cost * self.unit
         self.depth = burst * self.unit
         self.window_s = max(1, -(-self.depth // (self.parts * _SECOND)))
-        numbers = (*divmod(self.charge, self.parts), *divmod(self.depth, self.parts), self.parts)
-        self.args = tuple(b"%d" % number for number in numbers)
+        self.args = (*divmod(self.charge, self.parts), *divmod(self.depth, self.parts), self.parts)
 
     def share(self, processes: int) -> Bucket:
         """What one of so many equal processes may let pass, rounded up, one request at least."""
@@ -103,7 +102,7 @@ class Quota:
         self.quota = count
         self.cost = cost
         self.window_s = 86_400 if calendar == "day" else 0
-        self.args = (b"%d" % cost, b"%d" % count)
+        self.args = (cost, count)
 
     def share(self, processes: int) -> Quota:
         """What one of so many equal processes may let pass, rounded up, one request at least."""

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from gateway.message import Exchange
 from gateway.observability.families import Counts
 from gateway.policies.rate_limit.config import LimitConfig
@@ -67,7 +69,7 @@ class Plan:
     tails: tuple[bytes, ...]
     value: ValueOf | None
     values: tuple[ValueOf, ...]
-    args: tuple[bytes, ...]
+    args: tuple[bytes]
     shown: tuple[int, ...]
     write: Write | None
     local: LocalPlan | None = None
@@ -167,18 +169,20 @@ def _assemble(
         tails=tuple(b"}" + each if alike else b"" for each in suffixes),
         value=values[0] if alike else None,
         values=values,
-        args=_arguments(configs, limits),
+        args=(_argument(configs, limits),),
         shown=tuple(at for at, config in enumerate(configs) if config.headers != "none"),
         write=_writer(configs, limits),
     )
 
 
-def _arguments(configs: Sequence[LimitConfig], limits: Sequence[Limit]) -> tuple[bytes, ...]:
-    arguments: list[bytes] = []
-    for config, limit in zip(configs, limits, strict=True):
-        enforced = b"1" if config.mode == "enforce" else b"0"
-        arguments += (limit.kind.encode("ascii"), enforced, *limit.args)
-    return tuple(arguments)
+def _argument(configs: Sequence[LimitConfig], limits: Sequence[Limit]) -> bytes:
+    """What the script gets, in MessagePack."""
+    return msgspec.msgpack.encode(
+        [
+            (limit.kind, config.mode == "enforce", *limit.args)
+            for config, limit in zip(configs, limits, strict=True)
+        ]
+    )
 
 
 def _writer(configs: Sequence[LimitConfig], limits: Sequence[Limit]) -> Write | None:

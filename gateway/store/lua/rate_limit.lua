@@ -1,7 +1,8 @@
 -- All limits of one request, decided at once: if one that is enforced does not fit, none is charged.
 --
 -- KEYS[i]  the bucket of limit i; all keys share a hash tag
--- ARGV     for each limit one of
+-- ARGV[1]  in MessagePack (one argument costs the gateway less than seven), a list of one list for
+--          each limit:
 --   'b', enforced, charge, charge rest, depth, depth rest, parts     a token bucket (GCRA)
 --   'd' or 'm', enforced, cost, quota                                a quota by day or month, UTC
 -- Reply    three integers for each limit: 1 if it fits, and the level after the decision:
@@ -52,10 +53,8 @@ end
 -- Each of the two gives: whether the request fits, the level now and after it, and whether the state
 -- could not be and must be written anew, because it would make the bucket look empty for too long.
 
-local function bucket(at, whole, rest)
-  local charge, charge_rest = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-  local depth, depth_rest = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
-  local parts = tonumber(ARGV[at + 4])
+local function bucket(limit, whole, rest)
+  local charge, charge_rest, depth, depth_rest, parts = unpack(limit, 3, 7)
   local level, second, mend = 0, 0, false
   if whole and rest and whole >= now then
     level, second = whole - now, math.min(rest, parts - 1)
@@ -69,8 +68,8 @@ local function bucket(at, whole, rest)
   return fits, level, second, after, after_rest, mend
 end
 
-local function quota(at, kind, whole, rest)
-  local cost, most = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+local function quota(limit, whole, rest)
+  local kind, _, cost, most = unpack(limit, 1, 4)
   local first, following = window(kind, floor(seconds / 86400))
   local used, mend = 0, false
   if whole and rest and whole >= first then
@@ -82,17 +81,16 @@ local function quota(at, kind, whole, rest)
 end
 
 local states = #KEYS == 1 and { redis.call('GET', KEYS[1]) } or redis.call('MGET', unpack(KEYS))
+local limits = cmsgpack.unpack(ARGV[1])
 local found = {}
 local refused = false
-local at = 1
 
 for i = 1, #KEYS do
-  local kind, whole, rest = ARGV[at], nil, nil
+  local limit, whole, rest = limits[i], nil, nil
   if states[i] then whole, rest = pair(states[i]) end
-  local one = kind == 'b' and { bucket(at + 2, whole, rest) } or { quota(at + 2, kind, whole, rest) }
+  local one = { (limit[1] == 'b' and bucket or quota)(limit, whole, rest) }
   found[i] = one
-  if ARGV[at + 1] == '1' and not one[1] then refused = true end
-  at = at + (kind == 'b' and 7 or 4)
+  if limit[2] and not one[1] then refused = true end
 end
 
 local reply = {}

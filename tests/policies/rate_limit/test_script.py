@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 from hypothesis import given, settings
@@ -57,12 +58,11 @@ def client(server: Server) -> Iterator[redis.Redis]:
         yield plain
 
 
-def arguments(limits: list[Limit], enforced: list[bool]) -> list[bytes | int]:
+def argument(limits: list[Limit], enforced: list[bool]) -> bytes:
     """What the script gets for these limits."""
-    found: list[bytes | int] = []
-    for limit, must in zip(limits, enforced, strict=True):
-        found += [limit.kind.encode(), int(must), *limit.args]
-    return found
+    return msgspec.msgpack.encode(
+        [(limit.kind, must, *limit.args) for limit, must in zip(limits, enforced, strict=True)]
+    )
 
 
 LIMITS = st.builds(
@@ -102,7 +102,7 @@ def test_twins(
     for step in steps:
         now = max(DAY, now + step)
         given_time = divmod(now, SECOND)
-        replied = client.eval(INJECTED, len(keys), *keys, *arguments(limits, must), *given_time)
+        replied = client.eval(INJECTED, len(keys), *keys, argument(limits, must), *given_time)
         reply, changed = decide(limits, must, states, now)
         assert replied == reply
         states = [new or old for new, old in zip(changed, states, strict=True)]
@@ -111,7 +111,7 @@ def test_twins(
 def run(client: redis.Redis, limits: list[Limit], *keys: str) -> list[int]:
     """The script as it is, with the server's own time."""
     source = SCRIPT.source.decode()
-    return client.eval(source, len(keys), *keys, *arguments(limits, [True] * len(limits)))
+    return client.eval(source, len(keys), *keys, argument(limits, [True] * len(limits)))
 
 
 def test_real_time(client: redis.Redis) -> None:
@@ -157,7 +157,7 @@ def test_memory_of_a_bucket(client: redis.Redis) -> None:
 async def test_through_the_store(server: Server, tmp_path: Path) -> None:
     """Through the gateway's own connection, many at once: exactly the burst passes."""
     bucket = Bucket(1, DAY, 50)
-    args = (b"b", b"1", *bucket.args)
+    args = (argument([bucket], [True]),)
     async with opened(server.unix, tmp_path, timeout="5s") as store:
         await store.call("DEL", "{many}")
         replies = await asyncio.gather(*(store.run(SCRIPT, (b"{many}",), args) for _ in range(200)))
@@ -168,7 +168,7 @@ async def test_through_the_store(server: Server, tmp_path: Path) -> None:
 async def test_two_connections(server: Server, tmp_path: Path) -> None:
     """Two stores that race admit together what one would."""
     bucket = Bucket(1, DAY, 70)
-    args = (b"b", b"1", *bucket.args)
+    args = (argument([bucket], [True]),)
     async with (
         opened(server.unix, tmp_path, timeout="5s") as one,
         opened(server.unix, tmp_path, timeout="5s") as other,
