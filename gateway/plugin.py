@@ -9,9 +9,19 @@ from pydantic import Field
 
 from gateway.clock import Clock
 from gateway.config.base import PolicyConfig, RefusingPolicyConfig
-from gateway.errors import ConfigError, ErrorCode, GatewayError, Refused, Rejection, Source
+from gateway.errors import (
+    ConfigError,
+    ErrorCode,
+    GatewayError,
+    Refused,
+    Rejection,
+    Source,
+    StoreError,
+)
 from gateway.message import Exchange, Handler, Headers, Principal, Request, Response
 from gateway.policies.base import Around, BuildContext, Guard, Stage
+from gateway.store.base import Store
+from gateway.store.script import Script
 
 __all__ = [
     "Around",
@@ -32,6 +42,9 @@ __all__ = [
     "Rejection",
     "Request",
     "Response",
+    "Script",
     "Source",
     "Stage",
+    "Store",
+    "StoreError",
 ]

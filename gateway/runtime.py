@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from gateway.clock import Clock, SystemClock
-from gateway.config.issues import in_route, located
+from gateway.config.issues import ConfigErrors, in_route, located
 from gateway.config.model import RouteConfig
 from gateway.errors import ConfigError
 from gateway.forwarded import TrustedProxies
@@ -28,7 +28,7 @@ from gateway.policies.compile import compile_chain
 from gateway.policies.terminal import Forward, refuse_unmatched, respond
 from gateway.routing.table import Entry, RouteErrors, RouteTable
 from gateway.snapshot import CompiledRoute, Loaded, Snapshot, load_configuration
-from gateway.store.base import Store
+from gateway.store.base import Store, StoreStatus
 from gateway.store.opening import Engines, LocalEngines, open_store
 from gateway.upstream.client import Upstream
 
@@ -87,16 +87,27 @@ class Runtime:
         """The number of the snapshot that serves now; 0 before `start`."""
         return self._current.generation if self._current is not None else 0
 
+    def store_status(self) -> StoreStatus | None:
+        """How the store of what serves now is; None if nothing needs one."""
+        for key in self._current.keys if self._current is not None else ():
+            if key[0] == "store":
+                store: Store = self._shared[key]
+                return store.status()
+        return None
+
     async def start(self, loaded: Loaded) -> None:
         """Build and start the first snapshot. Raises ConfigErrors."""
         self.commit(await self.prepare(loaded))
         self.ready = True
 
-    async def prepare(self, loaded: Loaded, generation: int | None = None) -> Snapshot:
+    async def prepare(
+        self, loaded: Loaded, generation: int | None = None, *, start: bool = True
+    ) -> Snapshot:
         """Build and start a whole new snapshot beside the one that serves.
 
-        `generation` is the next number, unless several processes must agree on one. Raises
-        ConfigErrors, and then nothing of the new one is left and the old one is untouched.
+        `generation` is the next number, unless several processes must agree on one. Without `start`
+        it can be looked at and no more. Raises ConfigErrors, and then nothing of the new one is
+        left and the old one is untouched.
         """
         builder = _Builder(self, loaded, generation or self._generation + 1)
         self._building.append(builder.keys)
@@ -110,6 +121,8 @@ class Runtime:
                 raise located([error], loaded.configuration) from error
             raise
         self._building.remove(builder.keys)
+        if not start:
+            return snapshot
         try:
             await self._start_shared(snapshot.keys)
             for policy in snapshot.policies:
@@ -160,7 +173,8 @@ class Runtime:
         for policy in policies:
             await _close_quietly(policy.aclose)
         used = set[tuple[object, ...]]().union(*(live.keys for live in self._live), *self._building)
-        for key in keys - used:
+        # The newest first, so that what an object needs is still there when it is closed.
+        for key in [key for key in reversed(self._shared) if key in keys and key not in used]:
             close = getattr(self._shared.pop(key, None), "aclose", None)
             if close is not None:
                 await _close_quietly(close)
@@ -217,6 +231,8 @@ class _Builder:
             if config.enabled:
                 try:
                     routes.append(self._route(config))
+                except ConfigErrors as error:
+                    self._errors.append(error)
                 except ConfigError as error:
                     self._errors.append(in_route(error, position, config))
             # Ten thousand routes take a second: requests are served in between.
@@ -270,17 +286,22 @@ class _Builder:
     def _store(self) -> Store:
         """The store, made when the first policy asks for it."""
         config, runtime = self._gateway.store, self._runtime
-        store: Store = self._shared(
-            ("store", config),
-            lambda: open_store(
-                config,
-                self._configuration.base_dir,
-                clock=runtime.clock,
-                rng=runtime.random,
-                series=runtime.metrics.store,
-                engines=runtime.engines,
-            ),
-        )
+
+        def make() -> Store:
+            try:
+                return open_store(
+                    config,
+                    self._configuration.base_dir,
+                    clock=runtime.clock,
+                    rng=runtime.random,
+                    series=runtime.metrics.store,
+                    engines=runtime.engines,
+                )
+            except ConfigError as error:
+                # Its place is the store's section, and not the route that asked first.
+                raise located([error], self._configuration) from error
+
+        store: Store = self._shared(("store", config), make)
         return store
 
     def _shared(self, key: tuple[object, ...], factory: Callable[[], Any]) -> Any:

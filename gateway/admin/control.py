@@ -144,6 +144,10 @@ class Control(Protocol):
         """`Upstream.status()` of every upstream; every mapping has a `name`."""
         ...
 
+    async def store(self) -> Sequence[dict[str, Any]]:
+        """How the store is, as each process sees it; empty if nothing needs one."""
+        ...
+
     async def config(self) -> ConfigInfo:
         """The configuration that is served, the last reload, and every worker's generation."""
         ...

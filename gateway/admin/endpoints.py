@@ -72,6 +72,10 @@ class Endpoints:
         """Every upstream with its targets and connections."""
         return _json({"upstreams": list(await self._control.upstreams())})
 
+    async def store(self, _: Request) -> Response:
+        """The store: its state, since when, the last error, and what it keeps."""
+        return _json({"store": list(await self._control.store())})
+
     async def config(self, _: Request) -> Response:
         """What is served, since when, and how the last reload ended."""
         return _json(await self._control.config())

@@ -28,7 +28,6 @@ POLICIES: Final = frozenset(
         "circuit_breaker",
         "delivery",
         "deprecation",
-        "idempotency",
         "minimise",
         "mirror",
         "retry",

@@ -1,7 +1,7 @@
 """The families that policies keep, declared in one place like all others (`metrics.py`).
 
 A policy asks `context.metrics.counts(ITS_FAMILY)` when it is built, and counts with `add`. To add a
-family: declare it here, put it into POLICY_FAMILIES, and describe it in docs/operations.md.
+family: declare it here, and describe it in docs/operations.md.
 """
 
 from __future__ import annotations
@@ -11,27 +11,40 @@ from typing import Final
 
 from gateway.observability.snapshot import Declaration, Kind, Sample
 
-FAULTS: Final = Declaration(
-    "gateway_faults_injected_total", Kind.COUNTER, "Trouble made on purpose, by its kind.",
-    ("route", "kind"),
-)  # fmt: skip
+POLICY_FAMILIES: Final[list[Declaration]] = []
 
-RATE_LIMIT_DECISIONS: Final = Declaration(
-    "gateway_rate_limit_decisions_total", Kind.COUNTER,
+
+def _family(name: str, kind: Kind, text: str, labels: tuple[str, ...]) -> Declaration:
+    declaration = Declaration(name, kind, text, labels)
+    POLICY_FAMILIES.append(declaration)
+    return declaration
+
+
+FAULTS: Final = _family(
+    "gateway_faults_injected_total",
+    Kind.COUNTER,
+    "Trouble made on purpose, by its kind.",
+    ("route", "kind"),
+)
+IDEMPOTENCY: Final = _family(
+    "gateway_idempotency_requests_total",
+    Kind.COUNTER,
+    "Requests of idempotent routes, by what became of them: executed, released (no final answer), "
+    "replayed, or the code of the refusal.",
+    ("route", "result"),
+)
+RATE_LIMIT_DECISIONS: Final = _family(
+    "gateway_rate_limit_decisions_total",
+    Kind.COUNTER,
     "Decisions of rate limits: passed, refused, or reported (would have refused); by the store, by "
     "local buckets, or by none because the store was away (on_store_error: open or closed).",
     ("route", "limit", "decision", "by"),
-)  # fmt: skip
-RATE_LIMIT_STORE_ERRORS: Final = Declaration(
-    "gateway_rate_limit_store_errors_total", Kind.COUNTER,
+)
+RATE_LIMIT_STORE_ERRORS: Final = _family(
+    "gateway_rate_limit_store_errors_total",
+    Kind.COUNTER,
     "Requests whose limits were decided without the store, because a call to it failed.",
     ("route",),
-)  # fmt: skip
-
-POLICY_FAMILIES: Final[tuple[Declaration, ...]] = (
-    FAULTS,
-    RATE_LIMIT_DECISIONS,
-    RATE_LIMIT_STORE_ERRORS,
 )
 
 

@@ -46,6 +46,9 @@ class ProcessControl:
     async def upstreams(self) -> Sequence[dict[str, Any]]:
         return await self._plane.upstreams()
 
+    async def store(self) -> Sequence[dict[str, Any]]:
+        return await self._plane.store()
+
     async def config(self) -> ConfigInfo:
         reloader = self._reloader
         configuration = reloader.configuration

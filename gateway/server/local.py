@@ -10,7 +10,7 @@ import logging
 import os
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from socket import socket
 from typing import Any, Final
 
@@ -96,7 +96,21 @@ class LocalPlane:
 
     def checks(self) -> Sequence[Check]:
         detail = "draining" if self._withdrawn else ""
-        return [Check("listener", self.ready(), detail)]
+        checks = [Check("listener", self.ready(), detail)]
+        trouble = self.store_trouble()
+        if trouble is not None:
+            # No reason to take traffic away: what needs a store says what it does without one.
+            checks.append(Check("store", not trouble, trouble))
+        return checks
+
+    def store_trouble(self) -> str | None:
+        """What is wrong with the store, "" if nothing is; None if nothing needs one."""
+        status = self.runtime.store_status()
+        if status is None:
+            return None
+        if status.state == "up":
+            return ""
+        return f"{status.state}: {status.last_error}" if status.last_error else status.state
 
     def withdraw(self) -> None:
         self._withdrawn = True
@@ -143,6 +157,10 @@ class LocalPlane:
 
     async def upstreams(self) -> Sequence[dict[str, Any]]:
         return [each.status() for each in self.runtime.snapshot.upstreams.values()]
+
+    async def store(self) -> Sequence[dict[str, Any]]:
+        status = self.runtime.store_status()
+        return [asdict(status)] if status is not None else []
 
     async def explain(self, method: str, url: str) -> Explanation:
         return describe.explain(self.runtime.snapshot, method, url)

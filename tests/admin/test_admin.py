@@ -54,6 +54,9 @@ class FakeControl:
     async def health(self) -> Health:
         return self.state
 
+    async def store(self) -> Sequence[dict[str, Any]]:
+        return [{"state": "down", "last_error": "refused"}]
+
     async def routes(self) -> Sequence[RouteInfo]:
         if self.unavailable:
             raise ControlUnavailable("worker 1 is restarting")

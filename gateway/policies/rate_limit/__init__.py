@@ -4,7 +4,3 @@
 `store/lua/rate_limit.lua`), `keys` says whose bucket a request takes from, `fields` what the caller
 is told, `local` counts while the store is away, and `policy` drives them.
 """
-
-from gateway.policies.rate_limit.policy import RateLimitPolicy
-
-__all__ = ["RateLimitPolicy"]
