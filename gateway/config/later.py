@@ -29,7 +29,6 @@ POLICIES: Final = frozenset(
         "deprecation",
         "minimise",
         "mirror",
-        "rate_limit",
         "retry",
         "transform",
         "validate",

@@ -39,6 +39,19 @@ IDEMPOTENCY: Final = _family(
     "replayed, or the code of the refusal.",
     ("route", "result"),
 )
+RATE_LIMIT_DECISIONS: Final = _family(
+    "gateway_rate_limit_decisions_total",
+    Kind.COUNTER,
+    "Decisions of rate limits: passed, refused, or reported (would have refused); by the store, by "
+    "local buckets, or by none because the store was away (on_store_error: open or closed).",
+    ("route", "limit", "decision", "by"),
+)
+RATE_LIMIT_STORE_ERRORS: Final = _family(
+    "gateway_rate_limit_store_errors_total",
+    Kind.COUNTER,
+    "Requests whose limits were decided without the store, because a call to it failed.",
+    ("route",),
+)
 
 
 class Counts:

@@ -35,6 +35,7 @@ from gateway.policies.headers import HeadersPolicy
 from gateway.policies.idempotency.policy import IdempotencyPolicy
 from gateway.policies.observe import ObservePolicy
 from gateway.policies.order import arrange
+from gateway.policies.rate_limit.policy import RateLimitPolicy
 
 BUILTIN: Final[tuple[type[Policy], ...]] = (
     CorrelationPolicy,
@@ -43,6 +44,7 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     CorsPolicy,
     BodyPolicy,
     AuthPolicy,
+    RateLimitPolicy,
     IdempotencyPolicy,
     HeadersPolicy,
     FaultPolicy,
