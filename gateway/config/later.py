@@ -22,7 +22,6 @@ ROUTE: Final = frozenset({"flag"})
 POLICIES: Final = frozenset(
     {
         "audit",
-        "auth",
         "bulkhead",
         "cache",
         "canary",

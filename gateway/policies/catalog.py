@@ -23,6 +23,8 @@ from pydantic import BaseModel
 from gateway.config.base import PolicySpec
 from gateway.errors import ConfigError
 from gateway.policies.access import AccessPolicy
+from gateway.policies.auth.fields import identity_fields
+from gateway.policies.auth.policy import AuthPolicy
 from gateway.policies.base import Around, BuildContext, Guard, Policy
 from gateway.policies.body import BodyPolicy
 from gateway.policies.correlation import CorrelationPolicy
@@ -38,6 +40,7 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     AccessPolicy,
     CorsPolicy,
     BodyPolicy,
+    AuthPolicy,
     HeadersPolicy,
     DeadlinePolicy,
 )
@@ -86,7 +89,8 @@ class PolicyCatalog:
 
         Raises ConfigError, whose `path` begins with the policy's name.
         """
-        built = []
+        fields = identity_fields(context)
+        built: list[Policy] = [] if fields is None else [fields]
         for name in self.order:
             config = configs.get(name)
             if config is None:
