@@ -249,6 +249,8 @@ class Exchange:
     timed_out: bool = False
     client_gone: bool = False
     task: asyncio.Task[Any] | None = None
+    # Resets the client's connection without an answer, where the server can.
+    cut: Callable[[], None] | None = None
     client_informational: Callable[[int, RawHeaders], None] | None = None
     # What a WebSocket handshake offers; None for every other exchange.
     subprotocols: list[str] | None = None

@@ -28,7 +28,6 @@ POLICIES: Final = frozenset(
         "circuit_breaker",
         "delivery",
         "deprecation",
-        "fault",
         "idempotency",
         "minimise",
         "mirror",

@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from gateway.observability.snapshot import Declaration, Sample
+from gateway.observability.snapshot import Declaration, Kind, Sample
 
-POLICY_FAMILIES: Final[tuple[Declaration, ...]] = ()
+FAULTS: Final = Declaration(
+    "gateway_faults_injected_total", Kind.COUNTER, "Trouble made on purpose, by its kind.",
+    ("route", "kind"),
+)  # fmt: skip
+
+POLICY_FAMILIES: Final[tuple[Declaration, ...]] = (FAULTS,)
 
 
 class Counts:
