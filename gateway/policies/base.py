@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.control.client import ControlClient
     from gateway.observability.access_log import AccessLog
     from gateway.observability.metrics import Metrics
+    from gateway.store.base import Store
 
 
 class Stage(StrEnum):
@@ -32,6 +33,10 @@ class Stage(StrEnum):
 
     ADMISSION = "admission"
     DELIVERY = "delivery"
+
+
+def _no_store() -> Store:
+    raise RuntimeError("this context was made without a store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ class BuildContext:
     time; it survives reloads as long as some route still asks for it. Has it a `start`, that is
     awaited before the policies' own, once for each configuration that uses it; has it an `aclose`,
     that is awaited when nobody asks for it any more. `config` is the whole configuration.
+    `store()` is the store; asking for it when a policy is built is what has it started.
     """
 
     route: str
@@ -54,6 +60,7 @@ class BuildContext:
     access_log: AccessLog | None
     base_dir: Path
     shared: Callable[[tuple[object, ...], Callable[[], Any]], Any]
+    store: Callable[[], Store] = _no_store
 
     def http(self) -> ControlClient:
         """The client for calls to the control plane, the same one for everybody."""
