@@ -78,26 +78,7 @@ class ApiKeyIdentity(Model):
     """A key in a header field."""
 
     type: Literal["api_key"] = Field(description="api_key.")
-    header: def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-Secrets = Annotated[
-    list[Secret],
-    BeforeValidator(_as_list),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "minLength": 1},
-                {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
-            ],
-            "writeOnly": True,
-            "examples": ["${env:NAME}", ["${env:NEW}", "${env:OLD}"]],
-        },
-        mode="validation",
-    ),
-]
-KeyField = Field(
+    header: KeyField = Field(
         default="X-API-Key",
         description="The field that carries it; in Authorization, behind ApiKey or Bearer.",
     )

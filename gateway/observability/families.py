@@ -16,7 +16,13 @@ FAULTS: Final = Declaration(
     ("route", "kind"),
 )  # fmt: skip
 
-POLICY_FAMILIES: Final[tuple[Declaration, ...]] = (FAULTS,)
+UPSTREAM_TOKENS: Final = Declaration(
+    "gateway_upstream_token_requests_total", Kind.COUNTER,
+    "Requests for the gateway's own tokens, by token endpoint and outcome.",
+    ("endpoint", "outcome"),
+)  # fmt: skip
+
+POLICY_FAMILIES: Final[tuple[Declaration, ...]] = (FAULTS, UPSTREAM_TOKENS)
 
 
 class Counts:

@@ -34,6 +34,7 @@ from gateway.policies.fault.policy import FaultPolicy
 from gateway.policies.headers import HeadersPolicy
 from gateway.policies.observe import ObservePolicy
 from gateway.policies.order import arrange
+from gateway.policies.upstream_auth.policy import UpstreamAuthPolicy
 
 BUILTIN: Final[tuple[type[Policy], ...]] = (
     CorrelationPolicy,
@@ -45,6 +46,7 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     HeadersPolicy,
     FaultPolicy,
     DeadlinePolicy,
+    UpstreamAuthPolicy,
 )
 ENTRY_POINT_GROUP: Final = "lockgate.policies"
 

@@ -1,7 +1,7 @@
 """api_key: a key in a header field.
 
-The key goes no further than here: it is taken out of the request, unless the configuration wants
-the upstream to have it, and it is never in a log or an answer.
+The key goes no further than the gateway: it is one of `secrets`, unless the configuration wants the
+upstream to have it, and it is never in a log or an answer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.errors import INVALID_CREDENTIALS, ConfigError, Rejection
 from gateway.message import Exchange, Principal
 from gateway.policies.auth.identity import Foreign, Identity, Verdict
-from gateway.policies.auth.keys import KeyTable, StoredKey, digest_of, is_valid
+from gateway.policies.auth.key_table import KeyTable, StoredKey, digest_of, is_valid
 from gateway.policies.auth.kinds import directory
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ class ApiKeys(Identity):
         self._field = config.header.lower().encode()
         self.fields = frozenset({self._field})
         self._in_authorization = self._field == b"authorization"
-        self._forward = config.forward
+        self._takes_out = self._in_authorization and not config.forward
+        # What stands in Authorization may be another identity's token, which an upstream may want.
+        if not (config.forward or self._in_authorization):
+            self.secrets = self.fields
         self._now = clock.wall
         keys = [
             StoredKey(
@@ -60,30 +63,31 @@ class ApiKeys(Identity):
         if len(headers.get_all(self._field)) > 1:
             return Rejection(INVALID_CREDENTIALS, "the field of the key stands there several times")
         if self._in_authorization:
-            return self._from_authorization(exchange, value)
-        return self._judge(exchange, value)
+            verdict = self._from_authorization(value)
+            if self._takes_out and isinstance(verdict, Principal):
+                headers.remove(self._field)
+            return verdict
+        return self._judge(value)
 
-    def _from_authorization(self, exchange: Exchange, value: bytes) -> Verdict:
+    def _from_authorization(self, value: bytes) -> Verdict:
         scheme, space, key = value.partition(b" ")
         if not space:
-            return self._judge(exchange, value)
+            return self._judge(value)
         scheme = scheme.lower()
         if scheme not in _SCHEMES:
             return None
-        verdict = self._judge(exchange, key.strip(b" "))
+        verdict = self._judge(key.strip(b" "))
         if scheme == b"bearer" and isinstance(verdict, Rejection):
             # A token of another kind stands in the same place.
             return Foreign(verdict.kind, verdict.detail)
         return verdict
 
-    def _judge(self, exchange: Exchange, presented: bytes) -> Verdict:
+    def _judge(self, presented: bytes) -> Verdict:
         key = self._table.find(presented)
         if key is None:
             return Rejection(INVALID_CREDENTIALS, "the key is not known")
         if not is_valid(key, self._now()):
             return Rejection(INVALID_CREDENTIALS, "the key is not valid at this time")
-        if not self._forward:
-            exchange.request.headers.remove(self._field)
         return self._principals[key.digest]
 
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, ConfigDict, Field, RootModel, model_validat
 
 from gateway.config.base import Model
 from gateway.config.fields import EndToEndField
-from gateway.config.types import Secret, refuse
+from gateway.config.types import ConfigPath, Secret, Timeout, refuse
 
 
 def _endpoint(value: str) -> str:
@@ -49,6 +49,11 @@ class ClientCredentials(Model):
     )
     params: dict[str, str] = Field(
         default={}, description="Further parameters of the form, as the endpoint wants them."
+    )
+
+    timeout: Timeout = Field(default=5.0, description="How long one request for a token may take.")
+    ca: ConfigPath | None = Field(
+        default=None, description="The authorities to trust there, PEM; the system's if left out."
     )
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import quote_plus
 
 if TYPE_CHECKING:
     from gateway.policies.upstream_auth.config import ClientCredentials
@@ -36,14 +36,11 @@ class Granted:
     life: float | None
 
 
-def token_request(config: ClientCredentials) -> tuple[dict[str, str], bytes]:
+def token_request(config: ClientCredentials) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """Header fields and form of the request for a token."""
     secret = config.client_secret.get_secret_value()
     form: list[tuple[str, str]] = [("grant_type", "client_credentials")]
-    headers = {
-        "content-type": "application/x-www-form-urlencoded",
-        "accept": "application/json",
-    }
+    headers: dict[str, str] = {}
     if config.client_auth == "basic":
         # Both parts are form-encoded first (RFC 6749 section 2.3.1), so that a colon stays one.
         pair = f"{quote_plus(config.client_id)}:{quote_plus(secret)}"
@@ -57,7 +54,7 @@ def token_request(config: ClientCredentials) -> tuple[dict[str, str], bytes]:
     resources = [config.resource] if isinstance(config.resource, str) else config.resource
     form += [("resource", each) for each in resources]
     form += config.params.items()
-    return headers, urlencode(form).encode()
+    return headers, form
 
 
 def read_answer(status: int, body: bytes) -> Granted:

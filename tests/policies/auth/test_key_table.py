@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from gateway.policies.auth.keys import (
+from gateway.policies.auth.key_table import (
     MAX_KEY,
     KeyTable,
     StoredKey,
