@@ -68,9 +68,9 @@ class ApiKey(Model):
 
     @model_validator(mode="after")
     def _begins_before_it_ends(self) -> ApiKey:
-        if self.not_before is not None and self.expires is not None:
-            if self.not_before >= self.expires:
-                raise refuse("expires", "the key would expire before it begins to work")
+        begins, ends = self.not_before, self.expires
+        if begins is not None and ends is not None and begins >= ends:
+            raise refuse("expires", "the key would expire before it begins to work")
         return self
 
 

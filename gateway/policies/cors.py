@@ -9,8 +9,8 @@ refusal.
 A WebSocket is the exception: browsers open one to any host, with cookies, and CORS does not hold
 them back. So there an origin that is neither listed nor the gateway's own is refused as well.
 
-The policy owns the subject: Access-Control-* fields of the upstream are dropped, never doubled. Only
-in report mode an origin that would be refused keeps what the upstream says to it.
+The policy owns the subject: Access-Control-* fields of the upstream are dropped, never doubled.
+Only in report mode an origin that would be refused keeps what the upstream says to it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When tokens are fetched: the pure rules, the endpoint's language, and the one who keeps a token."""
+"""When tokens are fetched: the pure rules, the endpoint's language, and who keeps the token."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_short_lives_are_usable_at_all() -> None:
 
 
 def test_pauses_grow_and_end() -> None:
-    """After a failure nobody asks for a while, longer each time, at most half a minute; then over."""
+    """After a failure nobody asks for a while, longer each time, at most half a minute."""
     state, now, pauses = TokenState(), 0.0, []
     for _ in range(7):
         state.failed(now, 0.5)
@@ -78,8 +78,10 @@ def test_rejections() -> None:
     assert state.rejected("b", 11.0)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["ok", "fail", "401"]), st.floats(0.0, 500.0)), max_size=40),
-       st.floats(0.0, 1.0))  # fmt: skip
+@given(
+    st.lists(st.tuples(st.sampled_from(["ok", "fail", "401"]), st.floats(0.0, 500.0)), max_size=40),
+    st.floats(0.0, 1.0),
+)
 def test_never_beyond_its_end(steps: list[tuple[str, float]], chance: float) -> None:
     """Whatever happens, a token is not used after its end, and asking pauses after a failure."""
     state, now, end = TokenState(), 0.0, 0.0
@@ -289,7 +291,8 @@ async def test_replacing_a_refused_token() -> None:
     kept = source(endpoint, clock)
     first = await kept.obtain()
 
-    assert await asyncio.gather(kept.replace(first), kept.replace(first)) == ["t2", "t2"]
+    both = await asyncio.gather(kept.replace(first), kept.replace(first))
+    assert list(both) == ["t2", "t2"]
     assert await kept.replace(first) == "t2"
     assert await kept.replace("t2") is None
     assert endpoint.calls == 2

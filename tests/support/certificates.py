@@ -1,13 +1,13 @@
 """Client certificates with the names that a test asks for, of an authority of its own.
 
-    authority = Authority()
-    pair = authority.issue("CN=billing,O=Acme", uris=["spiffe://prod/ns/a/sa/b"])
-    pair.der, pair.write(folder)          # files for a client's SSLContext
+authority = Authority()
+pair = authority.issue("CN=billing,O=Acme", uris=["spiffe://prod/ns/a/sa/b"])
+pair.der, pair.write(folder)          # files for a client's SSLContext
 """
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
 import ssl
 from dataclasses import dataclass
@@ -92,15 +92,15 @@ class Authority:
         extensions: list[tuple[x509.ExtensionType, bool]],
         lives: float = 3600.0,
     ) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(seconds=lives))
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(seconds=lives))
         )
         for extension, critical in extensions:
             builder = builder.add_extension(extension, critical)

@@ -42,7 +42,11 @@ class ApiKeys(Identity):
         self._now = clock.wall
         keys = [
             StoredKey(
-                digest_of(key.hash), key.consumer, frozenset(key.scopes), key.not_before, key.expires
+                digest_of(key.hash),
+                key.consumer,
+                frozenset(key.scopes),
+                key.not_before,
+                key.expires,
             )
             for key in config.keys
         ]

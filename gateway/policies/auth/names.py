@@ -64,6 +64,14 @@ Matcher = Callable[[CertificateNames], str]
 
 def read_names(der: bytes) -> CertificateNames:
     """The names in a certificate. Raises ValueError if it can't be read."""
+    try:
+        return _read(der)
+    except Exception as error:
+        # The library has a dozen kinds of errors for what an authority may have signed.
+        raise ValueError("the certificate can't be read") from error
+
+
+def _read(der: bytes) -> CertificateNames:
     certificate = x509.load_der_x509_certificate(der)
     dns: list[str] = []
     uris: list[str] = []

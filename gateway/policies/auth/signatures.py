@@ -312,7 +312,8 @@ _Parts = list[tuple[bytes, str]]
 
 def _template(payload: str) -> tuple[_Parts, _Parts]:
     """What stands before and after the body: pieces of text, each with the name that follows it."""
-    before, after = [], []
+    before: _Parts = []
+    after: _Parts = []
     parts = before
     position = bodies = 0
     for match in _PLACEHOLDER.finditer(payload):

@@ -26,7 +26,6 @@ from gateway.policies.upstream_auth.config import (
     BasicCredentials,
     BearerCredentials,
     ClientCredentials,
-    HeaderCredentials,
     UpstreamAuthConfig,
 )
 from gateway.policies.upstream_auth.endpoint import (
@@ -42,7 +41,7 @@ _AUTHORIZATION: Final = b"authorization"
 
 
 class UpstreamAuthPolicy(Around):
-    """Writes the credentials into each request. Either `value` stands fast, or `source` knows it."""
+    """Writes the credentials into each request: `value`, or the token that `source` has."""
 
     name: ClassVar[str] = "upstream_auth"
     stage: ClassVar[Stage] = Stage.DELIVERY
@@ -57,7 +56,7 @@ class UpstreamAuthPolicy(Around):
 
     @classmethod
     def build(cls, config: UpstreamAuthConfig, context: BuildContext) -> UpstreamAuthPolicy:
-        """Encode what stands fast. Raises ConfigError, without the secret, for what no field takes."""
+        """Encode what stands fast. Raises ConfigError, without the secret, if no field takes it."""
         given = config.root
         if isinstance(given, ClientCredentials):
             return cls(_AUTHORIZATION, b"", _source(given, context))
@@ -73,7 +72,7 @@ class UpstreamAuthPolicy(Around):
         return cls(field, value.encode(), None)
 
     async def handle(self, exchange: Exchange, forward: Handler) -> Response:
-        """Forward with the credentials. Raises GatewayError(UPSTREAM_CREDENTIALS) if there are none."""
+        """Forward with the credentials. Raises GatewayError(UPSTREAM_CREDENTIALS) without any."""
         source = self._source
         headers = exchange.request.headers
         if source is None:

@@ -181,7 +181,7 @@ def test_hmac_options_that_can_not_work(options: dict[str, Any], message: str) -
 @pytest.mark.parametrize("secret", ["whsec_", "whsec_*", "whsec_a", "é"])
 def test_standard_secrets_that_are_none(secret: str) -> None:
     """A secret that is no base64 is refused, and not quoted."""
-    with pytest.raises(ValueError, match="secret|base64") as caught:
+    with pytest.raises(ValueError, match=r"secret|base64") as caught:
         standard_key(secret)
     assert secret not in str(caught.value) or secret == "whsec_"
 
@@ -214,8 +214,10 @@ GOOD = {
 
 
 def malformed() -> list[Any]:
-    bad = ["", "v1", "v1,", "v1,a,b", "abc", "v1,=", "v1,é", ",", " ", "sha256=", "sha1=" + HEX,
-           "sha256=" + HEX + "a", "sha256=" + HEX[:-2], "v0=", HEX, "v0=" + "g" * 64, "t=,v1=" + HEX,
+    bad = ["",
+           "v1", "v1,", "v1,a,b", "abc", "v1,=", "v1,é", ",", " ", "sha256=", "sha1=" + HEX,
+           "sha256=" + HEX + "a", "sha256=" + HEX[:-2], "v0=", HEX, "v0=" + "g" * 64,
+           "t=,v1=" + HEX,
            "t=1", "v1=" + HEX, f"t=1,t=2,v1={HEX}", f"t=-1,v1={HEX}", f"t=1e9,v1={HEX}",
            BASE64[:-2] + "B=", BASE64.rstrip("="), "\xff\xfe", "x" * 5000,
            " ".join(["v1," + BASE64] * 17), ",".join(["t=1"] + ["v1=" + HEX] * 17)]  # fmt: skip
@@ -243,7 +245,7 @@ def test_repeated_fields(name: str) -> None:
             SCHEMES[name].read(headers(*fields, pair))
 
 
-@pytest.mark.parametrize("stamp", ["", "x", "-1", "+1", "1.5", "1_0", "９", "1" * 15, " 1", "0x1"])
+@pytest.mark.parametrize("stamp", ["", "x", "-1", "+1", "1.5", "1_0", "\uff19", "1" * 15, " 1", "0x1"])
 def test_times_that_are_none(stamp: str) -> None:
     """A time is digits."""
     fields = [(b"webhook-signature", GOOD["standard"][0].encode()), (b"webhook-id", b"a")]
@@ -266,7 +268,9 @@ def test_garbage(name: str, values: list[bytes], body: bytes) -> None:
     assert not is_proved(claim, body, [b"secret"], "sha256")
 
 
-@given(st.binary(max_size=100), st.integers(0, 2**33), st.from_regex(r"[!-~]{1,40}", fullmatch=True))
+@given(
+    st.binary(max_size=100), st.integers(0, 2**33), st.from_regex(r"[!-~]{1,40}", fullmatch=True)
+)
 def test_what_was_signed_is_proved(body: bytes, stamp: int, delivery: str) -> None:
     """Any body, time and id; one changed byte of the body is not."""
     key = hashlib.sha256(b"k").digest()
