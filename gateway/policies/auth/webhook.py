@@ -26,7 +26,6 @@ from gateway.policies.auth.identity import Identity, Verdict
 from gateway.policies.auth.kinds import directory, keep
 from gateway.policies.auth.signatures import (
     SCHEMES,
-    Absent,
     Claim,
     HmacOptions,
     Malformed,
@@ -38,6 +37,7 @@ from gateway.policies.auth.signatures import (
 if TYPE_CHECKING:
     from gateway.clock import Clock
     from gateway.config.model_key import WebhookIdentity
+    from gateway.observability.metrics import Metrics
     from gateway.policies.base import BuildContext
 
 # Above this many bytes the hash takes a millisecond or more, which others need not wait for.
@@ -60,7 +60,12 @@ class Webhooks(Identity):
     """Proves that a sender signed the request. Without `deliveries`, repeated ones are taken."""
 
     def __init__(
-        self, principal: Principal, rules: Rules, deliveries: Deliveries | None, clock: Clock
+        self,
+        principal: Principal,
+        rules: Rules,
+        deliveries: Deliveries | None,
+        clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self.name = principal.identity
         self.challenge = f'Webhook realm="{self.name}"'
@@ -69,6 +74,7 @@ class Webhooks(Identity):
         self._rules = rules
         self._deliveries = deliveries
         self._now = clock.wall
+        self._metrics = metrics
         self._first = rules.scheme.fields[0]
 
     def authenticate(self, exchange: Exchange) -> Verdict | Awaitable[Verdict]:
@@ -79,8 +85,6 @@ class Webhooks(Identity):
         rules = self._rules
         try:
             claim = rules.scheme.read(headers)
-        except Absent as error:
-            return _refuse(str(error))
         except Malformed as error:
             return _refuse(str(error))
         if claim.timestamp is not None and abs(claim.timestamp - self._now()) > rules.window:
@@ -118,6 +122,7 @@ class Webhooks(Identity):
             seen = await deliveries.take(exchange, delivery)
         except StoreError as error:
             if self._rules.fail_open:
+                self._report(exchange)
                 return None
             return Rejection(STORE_UNAVAILABLE, error.detail, headers=_IN_FLIGHT_RETRY)
         if seen is Seen.NEW:
@@ -126,6 +131,12 @@ class Webhooks(Identity):
             detail = "this delivery is being processed"
             return Rejection(WEBHOOK_REPLAYED, detail, headers=_IN_FLIGHT_RETRY)
         return Rejection(WEBHOOK_REPLAYED, "this delivery was taken before")
+
+    def _report(self, exchange: Exchange) -> None:
+        """Say, where report mode would, that this might have been refused."""
+        code = STORE_UNAVAILABLE.code
+        self._metrics.route(exchange.route).report("auth", code)
+        exchange.reported = [*(exchange.reported or ()), f"auth:{code}"]
 
     def _proved(self, claim: Claim, delivery: bytes | None) -> Principal:
         known = self._principal
@@ -169,7 +180,7 @@ def build(name: str, config: WebhookIdentity, context: BuildContext) -> Webhooks
         deliveries = None
         if store is not None:
             deliveries = Deliveries(store, name, config.remember, context.random)
-        return Webhooks(principal, rules, deliveries, context.clock)
+        return Webhooks(principal, rules, deliveries, context.clock, context.metrics)
 
     return keep(name, config, context, make)
 
