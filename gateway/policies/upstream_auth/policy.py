@@ -4,9 +4,9 @@ It replaces the field of that name that the client sent, in every spelling: what
 itself with is for the gateway, and must not reach a service that trusts the gateway.
 
 A token that the upstream answers with 401 is fetched anew, and the request is sent once more if its
-body was kept whole: refusing credentials, an upstream has done nothing yet (RFC 9110 section
-15.5.2), so that is safe for every method. What streamed can't be sent again: its 401 goes to the
-client, and the next request has the new token.
+body is there whole: refusing credentials, an upstream has done nothing yet (RFC 9110 section
+15.5.2), so that is safe for every method. Short bodies are read whole for that. What streamed can't
+be sent again: its 401 goes to the client, and the next request has the new token.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ from gateway.policies.upstream_auth.endpoint import (
 from gateway.policies.upstream_auth.source import TokenSource
 
 _AUTHORIZATION: Final = b"authorization"
+# Bodies up to this many bytes are read whole, as far as their length is told.
+_KEPT: Final = 64 * 1024
 
 
 class UpstreamAuthPolicy(Around):
@@ -82,7 +84,10 @@ class UpstreamAuthPolicy(Around):
         if token is None:
             token = await source.obtain()
         write(headers, self._field, b"Bearer " + token.encode())
-        may_repeat = exchange.request.body is not None
+        request = exchange.request
+        if request.body is None and is_short(headers):
+            await request.read_body(_KEPT)
+        may_repeat = request.body is not None
         response = await forward(exchange)
         if response.status != 401:
             return response
@@ -99,6 +104,18 @@ class UpstreamAuthPolicy(Around):
         response.close()
         write(headers, self._field, b"Bearer " + newer.encode())
         return await forward(exchange)
+
+
+def is_short(headers: Headers) -> bool:
+    """Whether the body is told to be short enough to be kept."""
+    length = headers.get(b"content-length")
+    return (
+        length is not None
+        and b"transfer-encoding" not in headers
+        and length.isdigit()
+        and len(length) < 10
+        and int(length) <= _KEPT
+    )
 
 
 def write(headers: Headers, field: bytes, value: bytes) -> None:
