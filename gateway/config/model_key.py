@@ -60,7 +60,7 @@ class ApiKey(Model):
     consumer: Name = Field(description="Whose key it is.")
     hash: str = Field(
         pattern=r"^sha256:[0-9a-f]{64}$",
-        description="SHA-256 of the key, as sha256:<hex>; `lockgate key` makes both.",
+        description="SHA-256 of the key, as sha256:<hex>; `lockgate key new` makes both.",
     )
     scopes: list[Scope] = Field(default=[], description="What the key is good for.")
     not_before: Moment | None = Field(default=None, description="When it begins to work.")

@@ -57,13 +57,18 @@ class KeyTable:
 
     def find(self, presented: bytes) -> StoredKey | None:
         """The stored key that this one is, whether it is valid now or not; None for a stranger."""
-        if not _KEY.fullmatch(presented):
+        if not is_possible(presented):
             return None
         digest = hashlib.sha256(presented).digest()
         found = self._keys.get(digest)
         if found is None or not hmac.compare_digest(found.digest, digest):
             return None
         return found
+
+
+def is_possible(presented: bytes) -> bool:
+    """Whether these bytes could be a key: visible ASCII, and not too much of it."""
+    return _KEY.fullmatch(presented) is not None
 
 
 def is_valid(key: StoredKey, now: float) -> bool:
