@@ -11,6 +11,11 @@ from typing import Final
 
 from gateway.observability.snapshot import Declaration, Kind, Sample
 
+IDENTITY_PROVIDER_CALLS: Final = Declaration(
+    "gateway_identity_provider_calls_total", Kind.COUNTER,
+    "Times that an identity asked its provider, for keys or about a token, by result.",
+    ("identity", "result"),
+)  # fmt: skip
 FAULTS: Final = Declaration(
     "gateway_faults_injected_total", Kind.COUNTER, "Trouble made on purpose, by its kind.",
     ("route", "kind"),
@@ -22,7 +27,7 @@ UPSTREAM_TOKENS: Final = Declaration(
     ("endpoint", "outcome"),
 )  # fmt: skip
 
-POLICY_FAMILIES: Final[tuple[Declaration, ...]] = (FAULTS, UPSTREAM_TOKENS)
+POLICY_FAMILIES: Final[tuple[Declaration, ...]] = (FAULTS, IDENTITY_PROVIDER_CALLS, UPSTREAM_TOKENS)
 
 
 class Counts:
