@@ -27,7 +27,6 @@ POLICIES: Final = frozenset(
         "circuit_breaker",
         "delivery",
         "deprecation",
-        "idempotency",
         "minimise",
         "mirror",
         "rate_limit",

@@ -1,7 +1,7 @@
 """The families that policies keep, declared in one place like all others (`metrics.py`).
 
 A policy asks `context.metrics.counts(ITS_FAMILY)` when it is built, and counts with `add`. To add a
-family: declare it here, put it into POLICY_FAMILIES, and describe it in docs/operations.md.
+family: declare it here, and describe it in docs/operations.md.
 """
 
 from __future__ import annotations
@@ -11,23 +11,40 @@ from typing import Final
 
 from gateway.observability.snapshot import Declaration, Kind, Sample
 
-IDENTITY_PROVIDER_CALLS: Final = Declaration(
-    "gateway_identity_provider_calls_total", Kind.COUNTER,
+POLICY_FAMILIES: Final[list[Declaration]] = []
+
+
+def _family(name: str, kind: Kind, text: str, labels: tuple[str, ...]) -> Declaration:
+    declaration = Declaration(name, kind, text, labels)
+    POLICY_FAMILIES.append(declaration)
+    return declaration
+
+
+FAULTS: Final = _family(
+    "gateway_faults_injected_total",
+    Kind.COUNTER,
+    "Trouble made on purpose, by its kind.",
+    ("route", "kind"),
+)
+IDEMPOTENCY: Final = _family(
+    "gateway_idempotency_requests_total",
+    Kind.COUNTER,
+    "Requests of idempotent routes, by what became of them: executed, released (no final answer), "
+    "replayed, or the code of the refusal.",
+    ("route", "result"),
+)
+IDENTITY_PROVIDER_CALLS: Final = _family(
+    "gateway_identity_provider_calls_total",
+    Kind.COUNTER,
     "Times that an identity asked its provider, for keys or about a token, by result.",
     ("identity", "result"),
-)  # fmt: skip
-FAULTS: Final = Declaration(
-    "gateway_faults_injected_total", Kind.COUNTER, "Trouble made on purpose, by its kind.",
-    ("route", "kind"),
-)  # fmt: skip
-
-UPSTREAM_TOKENS: Final = Declaration(
-    "gateway_upstream_token_requests_total", Kind.COUNTER,
+)
+UPSTREAM_TOKENS: Final = _family(
+    "gateway_upstream_token_requests_total",
+    Kind.COUNTER,
     "Requests for the gateway's own tokens, by token endpoint and outcome.",
     ("endpoint", "outcome"),
-)  # fmt: skip
-
-POLICY_FAMILIES: Final[tuple[Declaration, ...]] = (FAULTS, IDENTITY_PROVIDER_CALLS, UPSTREAM_TOKENS)
+)
 
 
 class Counts:

@@ -19,6 +19,7 @@ ADMISSION: Final = (
     "cors",  # a preflight carries no credentials, so it is answered before any could be asked for
     "body",  # a body that is too large is refused before anyone reads it
     "auth",  # who is calling, and may they: whatever costs more stands behind it
+    "idempotency",  # never records what was refused further out; its answers are whole ones
 )
 
 DELIVERY: Final = (
