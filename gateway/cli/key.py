@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 
 import click
 
@@ -21,13 +22,14 @@ def command() -> None:
 @click.option("--consumer", required=True, metavar="NAME", help="Whose key it is.")
 @click.option("--scope", "scopes", multiple=True, help="What it is good for; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object.")
-def new(consumer: str, scopes: tuple[str, ...], as_json: bool) -> None:  # noqa: FBT001 - click's way
+def new(consumer: str, scopes: tuple[str, ...], as_json: bool) -> None:
     """Make a key of 256 random bits.
 
     The key is shown this once and kept nowhere; the entry goes into the configuration.
     """
     if not _is_name(consumer):
-        raise click.BadParameter("letters, digits, dots, underscores and hyphens", param_hint="NAME")
+        hint = "letters, digits, dots, underscores and hyphens"
+        raise click.BadParameter(hint, param_hint="NAME")
     key = new_key(os.urandom)
     entry: dict[str, object] = {"consumer": consumer, "hash": hash_of(key)}
     if scopes:
@@ -45,9 +47,10 @@ def hash_command() -> None:
 
     Not as an argument, which other users of the machine could see.
     """
-    given = click.get_text_stream("stdin").read(MAX_KEY + 2).removesuffix("\n").removesuffix("\r")
+    given = sys.stdin.read(MAX_KEY + 2).removesuffix("\n").removesuffix("\r")
     if not is_possible(given.encode("utf-8", "surrogateescape")):
-        raise click.UsageError(f"expected a key of 1 to {MAX_KEY} visible ASCII characters on stdin")
+        message = f"expected a key of 1 to {MAX_KEY} visible ASCII characters on standard input"
+        raise click.UsageError(message)
     click.echo(hash_of(given))
 
 

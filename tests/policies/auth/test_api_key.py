@@ -142,7 +142,8 @@ identities:
 upstreams:
   api: {{targets: ["{upstream}"]}}
 routes:
-  - {{name: any, match: {{path: "/{{rest:path}}"}}, upstream: api, auth: {{any: [others, partners]}}}}
+  - {{name: any, match: {{path: "/{{rest:path}}"}}, upstream: api,
+     auth: {{any: [others, partners]}}}}
 """
 
 

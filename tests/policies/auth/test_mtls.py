@@ -129,20 +129,20 @@ async def test_handshakes(tmp_path: Path) -> None:
     (tmp_path / "front.pem").write_bytes(pair.private_key_and_cert_chain_pem.bytes())
     (tmp_path / "clients.pem").write_bytes(AUTHORITY.pem)
     named = AUTHORITY.issue("CN=billing,O=Acme")
-    text = f"""\
+    text = """\
 server:
   listen: "127.0.0.1:0"
   admin: null
-  tls: {{cert: front.pem, key: front.pem, client_ca: clients.pem, client_cert: optional}}
+  tls: {cert: front.pem, key: front.pem, client_ca: clients.pem, client_cert: optional}
 identities:
-  mesh: {{type: mtls, subjects: ["spiffe://prod/ns/*/sa/*", "CN=billing,O=Acme"]}}
+  mesh: {type: mtls, subjects: ["spiffe://prod/ns/*/sa/*", "CN=billing,O=Acme"]}
 upstreams:
-  api: {{targets: ["%s"]}}
+  api: {targets: ["%s"]}
 routes:
   - name: any
-    match: {{path: "/{{rest:path}}"}}
+    match: {path: "/{rest:path}"}
     upstream: api
-    auth: {{any: [mesh], forward_consumer: X-Consumer, forward_claims: {{X-Print: fingerprint}}}}
+    auth: {any: [mesh], forward_consumer: X-Consumer, forward_claims: {X-Print: fingerprint}}
 """
 
     async def ask(url: str, client: Pair | None, name: str) -> httpx.Response:
