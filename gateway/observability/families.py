@@ -27,18 +27,18 @@ FAULTS: Final = _family(
     "Trouble made on purpose, by its kind.",
     ("route", "kind"),
 )
+IDENTITY_PROVIDER_CALLS: Final = _family(
+    "gateway_identity_provider_calls_total",
+    Kind.COUNTER,
+    "Times that an identity asked its provider, for keys or about a token, by result.",
+    ("identity", "result"),
+)
 IDEMPOTENCY: Final = _family(
     "gateway_idempotency_requests_total",
     Kind.COUNTER,
     "Requests of idempotent routes, by what became of them: executed, released (no final answer), "
     "replayed, or the code of the refusal.",
     ("route", "result"),
-)
-IDENTITY_PROVIDER_CALLS: Final = _family(
-    "gateway_identity_provider_calls_total",
-    Kind.COUNTER,
-    "Times that an identity asked its provider, for keys or about a token, by result.",
-    ("identity", "result"),
 )
 UPSTREAM_TOKENS: Final = _family(
     "gateway_upstream_token_requests_total",
