@@ -88,9 +88,7 @@ class TenantHeaderConfig(RefusingPolicyConfig):
         pattern=r"^https?://[!-~]+$",
         description="A URL that answers with a JSON list of the tenants there are.",
     )
-    refresh: Duration = Field(
-        default=60.0, ge=1.0, description="How often the directory is asked."
-    )
+    refresh: Duration = Field(default=60.0, ge=1.0, description="How often the directory is asked.")
     suspended: bool = Field(
         default=False,
         description="Whether the set tenants:suspended in the store turns tenants away.",
@@ -212,7 +210,9 @@ class TenantHeader(Guard):
         # On whatever answer leaves: what a cache keeps for one tenant is not for another.
         exchange.reply_headers.append((b"vary", self.field))
         exchange.on_finish.append(
-            lambda ended: self.counts.add(ended.route, named_by, f"{ended.response_status // 100}xx")
+            lambda ended: self.counts.add(
+                ended.route, named_by, f"{ended.response_status // 100}xx"
+            )
         )
         return None if self.store is None else self.ask_store(self.store, tenant)
 

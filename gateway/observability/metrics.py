@@ -271,6 +271,7 @@ _DECLARATIONS: Final = (
     BUILD, GENERATION, RELOADS, RELOADED_AT, *POLICY_FAMILIES, *STORE_FAMILIES,
 )  # fmt: skip
 
+
 class Metrics:
     """Everything one process counts. Plain attributes are gauges and totals to be set directly.
 

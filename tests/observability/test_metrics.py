@@ -219,7 +219,7 @@ def test_counts_of_a_policy() -> None:
 
 
 def test_a_plugins_family() -> None:
-    """Asked for by its declaration, it is shown; declared anew, it begins anew; no name is taken."""
+    """Asked for by its declaration, it is shown; declared anew, it begins anew."""
     metrics = Metrics(ManualClock())
     toys = Declaration("toys_total", Kind.COUNTER, "Toys.", ("kind",))
     metrics.counts(toys).add("ball")

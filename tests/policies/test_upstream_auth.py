@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -299,7 +298,7 @@ async def test_a_rotated_file(tmp_path: Path) -> None:
             # As Kubernetes does: another file in its place.
             other = tmp_path / "token.new"
             other.write_text("two\n")
-            os.replace(other, secret)
+            other.replace(secret)
             assert load(tmp_path, text).configuration.fingerprint != before.fingerprint
             await gateway.reload(text)
             await client.get("/x")
@@ -321,7 +320,9 @@ def test_secrets_are_shown_nowhere(tmp_path: Path) -> None:
 
     (tmp_path / "p").write_text("s3cret")
     text = config("http://a", '{type: basic, username: gw, password: "${file:p}"}')
-    assert not [each for each in load(tmp_path, text).configuration.warnings if "secret" in str(each)]
+    assert not [
+        each for each in load(tmp_path, text).configuration.warnings if "secret" in str(each)
+    ]
 
 
 @pytest.mark.parametrize(

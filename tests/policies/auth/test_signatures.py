@@ -245,7 +245,9 @@ def test_repeated_fields(name: str) -> None:
             SCHEMES[name].read(headers(*fields, pair))
 
 
-@pytest.mark.parametrize("stamp", ["", "x", "-1", "+1", "1.5", "1_0", "\uff19", "1" * 15, " 1", "0x1"])
+@pytest.mark.parametrize(
+    "stamp", ["", "x", "-1", "+1", "1.5", "1_0", "\uff19", "1" * 15, " 1", "0x1"]
+)
 def test_times_that_are_none(stamp: str) -> None:
     """A time is digits."""
     fields = [(b"webhook-signature", GOOD["standard"][0].encode()), (b"webhook-id", b"a")]

@@ -99,16 +99,16 @@ async def test_bad_signatures(
     context: BuildContext, make_exchange: Make, fields: dict[str, str], reason: str
 ) -> None:
     """401, and why; nothing that was expected is told."""
-    found = await judge(
-        identity(context), make_exchange("POST", *fields.items(), body=b"one")
-    )
+    found = await judge(identity(context), make_exchange("POST", *fields.items(), body=b"one"))
 
     assert isinstance(found, Rejection)
     assert found.kind.status == 401
     assert reason in found.detail and "hush" not in found.detail
 
 
-@pytest.mark.parametrize(("age", "passes"), [(299, True), (301, False), (-299, True), (-301, False)])
+@pytest.mark.parametrize(
+    ("age", "passes"), [(299, True), (301, False), (-299, True), (-301, False)]
+)
 async def test_the_window(
     context: BuildContext, make_exchange: Make, age: int, passes: bool
 ) -> None:
@@ -201,7 +201,8 @@ identities:
 upstreams:
   api: {{targets: ["{url}"]}}
 routes:
-  - {{name: hook, match: {{path: /hook}}, upstream: api, auth: {{any: [hooks]}}, body: {{max: 1MiB}}}}
+  - {{name: hook, match: {{path: /hook}}, upstream: api, auth: {{any: [hooks]}},
+     body: {{max: 1MiB}}}}
 """
 
 
@@ -269,7 +270,9 @@ async def test_a_repeated_delivery(tmp_path: Path, store: Server) -> None:
         async with hooked(tmp_path, upstream, store) as (gateway, client):
 
             async def send(delivery: str) -> httpx.Response:
-                got = await client.post("/hook", content=b"x", headers=github(b"x", SECRET, delivery))
+                got = await client.post(
+                    "/hook", content=b"x", headers=github(b"x", SECRET, delivery)
+                )
                 await settled(gateway)
                 return got
 
