@@ -74,8 +74,7 @@ class Gateway:
         request.peer = request.client = connection.peer
         request.port = connection.port
         if connection.secure:
-            request.scheme = "https"
-            request.certificate = connection.certificate
+            request.scheme, request.certificate = "https", connection.certificate
         if head.minor == 0:
             request.http_version = "1.0"
         exchange = Exchange(request, self._monotonic())

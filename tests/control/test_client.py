@@ -1,4 +1,4 @@
-"""The control plane's client: bounded in time and size, deaf to redirects and to the environment."""
+"""The control plane's client: bounded in time and size, deaf to the environment."""
 
 from __future__ import annotations
 

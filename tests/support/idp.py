@@ -52,7 +52,8 @@ class SigningKey:
             self.private = made.generate()
         else:
             curves = {"ES256": ec.SECP256R1, "ES384": ec.SECP384R1, "ES512": ec.SECP521R1}
-            self.private = ec.generate_private_key((curve or curves[algorithm])())
+            chosen: Any = curve or curves[algorithm]
+            self.private = ec.generate_private_key(chosen())
 
     def jwk(self, **more: Any) -> dict[str, Any]:
         """The public key as a JWK."""
@@ -115,6 +116,12 @@ class IdentityProvider:
     @property
     def issuer(self) -> str:
         return f"http://127.0.0.1:{self.port}{self.path}"
+
+    def staff(self, options: str = "") -> str:
+        """A line of configuration: the identity `staff` takes this provider's tokens."""
+        more = f", {options}" if options else ""
+        settings = f'type: jwt, issuer: "{self.issuer}", audience: {AUDIENCE}{more}'
+        return f"identities: {{staff: {{{settings}}}}}\n"
 
     @property
     def jwks_url(self) -> str:

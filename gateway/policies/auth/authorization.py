@@ -50,7 +50,7 @@ class Authorization:
             name = missing_claim(principal.claims, self._claims)
             if name is not None:
                 return Rejection(NOT_PERMITTED, f"the claim {name} does not allow this")
-        return self.judge_anonymous(exchange)
+        return None if self._require is None else self.judge_anonymous(exchange)
 
     def judge_anonymous(self, exchange: Exchange) -> Rejection | None:
         """Why a caller without rights may not: only the expression is asked."""

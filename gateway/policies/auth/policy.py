@@ -24,7 +24,7 @@ from gateway.errors import (
     Rejection,
 )
 from gateway.expressions import Expression, ExpressionError
-from gateway.message import Exchange, Principal
+from gateway.message import Exchange, Headers, Principal
 from gateway.policies.auth.authorization import Authorization
 from gateway.policies.auth.fields import MAX_HYPHENS, Writer
 from gateway.policies.auth.identity import Foreign, Identity, Verdict
@@ -189,7 +189,8 @@ class AuthPolicy(Guard):
     def _admit(self, exchange: Exchange, principal: Principal) -> Rejection | None:
         exchange.principal = principal
         # First, because in report mode the request goes on whatever is said below.
-        self._hide(exchange)
+        if self._hidden:
+            self._hide(exchange.request.headers)
         if self._authorization.asks:
             rejection = self._authorization.judge(exchange, principal)
             if rejection is not None:
@@ -198,9 +199,8 @@ class AuthPolicy(Guard):
             self._writer.write(exchange, principal)
         return None
 
-    def _hide(self, exchange: Exchange) -> None:
-        headers = exchange.request.headers
-        if self._hidden and not self._hidden.isdisjoint(headers.index):
+    def _hide(self, headers: Headers) -> None:
+        if not self._hidden.isdisjoint(headers.index):
             headers.replace([pair for pair in headers.raw if pair[0] not in self._hidden])
 
     def _refuse(self, exchange: Exchange, refused: list[tuple[int, Rejection]]) -> Rejection | None:

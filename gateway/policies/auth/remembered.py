@@ -30,19 +30,22 @@ class Entry(NamedTuple):
 
 
 class Remembered:
-    """At most `capacity` entries, the most lately used among them."""
+    """At most `capacity` entries, the most lately used among them.
 
-    __slots__ = ("_half", "_old", "_young")
+    `young` may be read by digest where a call is too much; what is not in it, `find` knows.
+    """
+
+    __slots__ = ("_half", "_old", "young")
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._half = max(1, capacity // 2)
-        self._young: dict[bytes, Entry] = {}
+        self.young: dict[bytes, Entry] = {}
         self._old: dict[bytes, Entry] = {}
 
     def find(self, credentials: bytes) -> Entry | None:
         """What is known of these credentials, expired or not."""
         digest = sha256(credentials).digest()
-        entry = self._young.get(digest)
+        entry = self.young.get(digest)
         if entry is None and self._old:
             entry = self._old.pop(digest, None)
             if entry is not None:
@@ -54,14 +57,14 @@ class Remembered:
         self._put(sha256(credentials).digest(), entry)
 
     def _put(self, digest: bytes, entry: Entry) -> None:
-        if len(self._young) >= self._half:
-            self._old, self._young = self._young, {}
-        self._young[digest] = entry
+        if len(self.young) >= self._half:
+            self._old, self.young = self.young, {}
+        self.young[digest] = entry
 
     def forget(self, unless: Callable[[Entry], bool]) -> None:
         """Drop every entry of which `unless` is not true."""
-        self._young = {key: each for key, each in self._young.items() if unless(each)}
+        self.young = {key: each for key, each in self.young.items() if unless(each)}
         self._old = {key: each for key, each in self._old.items() if unless(each)}
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        return len(self.young) + len(self._old)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from typing import Any
 
 import pytest
@@ -23,8 +25,6 @@ class Keys:
     """A source whose keys are all there are."""
 
     def __init__(self, *jwks: dict[str, Any]) -> None:
-        import json
-
         self.keys = parse_keys(json.dumps({"keys": jwks}).encode())
         self.asked: list[str | None] = []
 
@@ -47,8 +47,7 @@ def verifier(idp: IdentityProvider, keys: Any = None, **config: Any) -> SignedTo
         require=model.require,
         tiers={"web": "gold"},
     )
-    source = keys or Keys(*idp.published)
-    import time
+    source: Any = keys or Keys(*idp.published)
 
     return SignedToken("staff", model, source, reader, ManualClock(time.time()))
 
@@ -219,7 +218,7 @@ async def test_every_algorithm(key: SigningKey, algorithm: str, curve: str | Non
 
 @pytest.mark.parametrize(("algorithm", "size"), [("ES256", 32), ("ES384", 48), ("ES512", 66)])
 async def test_ecdsa_signatures_that_are_none(algorithm: str, size: int) -> None:
-    """Zeros (CVE-2022-21449), r or s alone zero, the order, wrong lengths, DER in place of r and s."""
+    """Zeros (CVE-2022-21449), one of r and s zero, wrong lengths, DER in place of both."""
     made = SigningKey("e1", algorithm)
     idp = IdentityProvider(made)
     identity = verifier(idp, algorithms=[algorithm])
@@ -229,8 +228,9 @@ async def test_ecdsa_signatures_that_are_none(algorithm: str, size: int) -> None
     from jwt.utils import raw_to_der_signature
 
     bad = [
-        b"\0" * (2 * size), b"\0" * size + s, r + b"\0" * size, b"\xff" * (2 * size), b"\0", good[:-1],
-        good + b"\0", r, b"\0" + r + b"\0" + s, raw_to_der_signature(good, made.private.curve),
+        b"\0" * (2 * size), b"\0" * size + s, r + b"\0" * size, b"\xff" * (2 * size), b"\0",
+        good[:-1], good + b"\0", r, b"\0" + r + b"\0" + s,
+        raw_to_der_signature(good, made.private.curve),
     ]  # fmt: skip
     for signature in bad:
         token = made.compact(header, idp.claims(), signature=signature)
@@ -260,7 +260,7 @@ async def test_a_key_serves_one_algorithm(idp: IdentityProvider, key: SigningKey
 
 
 async def test_foreign_tokens_are_told_apart(idp: IdentityProvider, strange: SigningKey) -> None:
-    """A token of another issuer or for another audience says so, for the sake of other identities."""
+    """A token of another issuer or for another audience says so, for the sake of others."""
     identity = verifier(idp)
 
     assert isinstance(await judge(identity, idp.token(iss="https://other.test")), Foreign)

@@ -48,10 +48,9 @@ class Pki:
 
     @property
     def server(self) -> str:
-        return (
-            f"server: {{listen: '127.0.0.1:0', admin: null, tls: {{cert: '{self.cert}', key: '{self.key}', "
-            f"client_ca: '{self.authority}', client_cert: optional}}}}\n"
-        )
+        files = f"cert: '{self.cert}', key: '{self.key}', client_ca: '{self.authority}'"
+        tls = f"tls: {{{files}, client_cert: optional}}"
+        return f"server: {{listen: '127.0.0.1:0', admin: null, {tls}}}\n"
 
 
 def thumbprint(cert: trustme.LeafCert) -> str:
@@ -60,11 +59,7 @@ def thumbprint(cert: trustme.LeafCert) -> str:
 
 
 def config(pki: Pki, idp: IdentityProvider, upstream: ScriptedUpstream, options: str = "") -> str:
-    return (
-        pki.server
-        + f'identities: {{staff: {{type: jwt, issuer: "{idp.issuer}", audience: orders-api{options}}}}}\n'
-        + routes(upstream.url, options="auth: {any: [staff]}")
-    )
+    return pki.server + idp.staff(options) + routes(upstream.url, options="auth: {any: [staff]}")
 
 
 def client(gateway: RunningGateway, context: ssl.SSLContext) -> httpx.AsyncClient:
@@ -95,7 +90,7 @@ async def test_every_token_must_be_bound(serve: Serve, key: SigningKey, tmp_path
     """If that is asked for, a token without a binding is none."""
     pki = Pki(tmp_path)
     async with IdentityProvider(key) as idp, ScriptedUpstream(echo) as upstream:
-        async with serve(config(pki, idp, upstream, ", certificate_bound: true")) as gateway:
+        async with serve(config(pki, idp, upstream, "certificate_bound: true")) as gateway:
             async with client(gateway, pki.context(pki.ada)) as each:
                 free = await each.get("/", headers={"Authorization": "Bearer " + idp.token()})
                 bound = idp.token(cnf={"x5t#S256": thumbprint(pki.ada)})
@@ -115,11 +110,11 @@ class Look(Guard):
         self.seen.append(exchange.request.certificate)
 
 
-async def test_facts_of_a_certificate(serve: Serve, key: SigningKey, tmp_path: Path) -> None:
+async def test_facts_of_a_certificate(serve: Serve, tmp_path: Path) -> None:
     """Requests carry the certificate: one object a connection, with its names."""
     pki = Pki(tmp_path)
     look = Look()
-    async with IdentityProvider(key) as idp, ScriptedUpstream(echo) as upstream:
+    async with ScriptedUpstream(echo) as upstream:
         async with serve(pki.server + routes(upstream.url)) as gateway:
             route = gateway.snapshot.routes[0]
             inner: Any = route.handler
@@ -157,7 +152,7 @@ async def test_websockets(serve: Serve, key: SigningKey, tmp_path: Path, who: st
         port = next(iter(server.sockets)).getsockname()[1]
         text = (
             pki.server
-            + f'identities: {{staff: {{type: jwt, issuer: "{idp.issuer}", audience: orders-api}}}}\n'
+            + idp.staff()
             + routes(f"http://127.0.0.1:{port}", options="auth: {any: [staff]}")
         )
         async with serve(text) as gateway:
@@ -186,12 +181,9 @@ async def test_websockets_on_both_servers(serve_both: Serve, key: SigningKey) ->
 
     async with IdentityProvider(key) as idp, websockets.serve(answer, "127.0.0.1", 0) as server:
         port = next(iter(server.sockets)).getsockname()[1]
-        text = (
-            f'identities: {{staff: {{type: jwt, issuer: "{idp.issuer}", audience: orders-api}}}}\n'
-            + routes(
-                f"http://127.0.0.1:{port}",
-                options="auth: {any: [staff], forward_consumer: X-Consumer}",
-            )
+        text = idp.staff() + routes(
+            f"http://127.0.0.1:{port}",
+            options="auth: {any: [staff], forward_consumer: X-Consumer}",
         )
         async with serve_both(text) as gateway:
             url = f"ws://127.0.0.1:{gateway.port}/"

@@ -129,7 +129,7 @@ async def test_the_cache_ends(serve: Serve, key: SigningKey) -> None:
         async with serve(config(idp, upstream, "cache: 60s, leeway: 0s")) as gateway:
             async with gateway.client() as client:
                 assert (await client.get("/", headers=bearer("ends"))).status_code == 200
-                (entry,) = asked(gateway).remembered._young.values()
+                (entry,) = asked(gateway).remembered.young.values()
 
     assert entry.ends == pytest.approx(idp.tokens["ends"]["exp"])
 
