@@ -13,9 +13,9 @@ import time
 import timeit
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import uvloop
-from typing import Any
 
 from bench.report import Row, reported
 from bench.session import Session

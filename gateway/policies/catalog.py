@@ -36,6 +36,7 @@ from gateway.policies.idempotency.policy import IdempotencyPolicy
 from gateway.policies.observe import ObservePolicy
 from gateway.policies.order import arrange
 from gateway.policies.rate_limit.policy import RateLimitPolicy
+from gateway.policies.upstream_auth.policy import UpstreamAuthPolicy
 
 BUILTIN: Final[tuple[type[Policy], ...]] = (
     CorrelationPolicy,
@@ -49,6 +50,7 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     HeadersPolicy,
     FaultPolicy,
     DeadlinePolicy,
+    UpstreamAuthPolicy,
 )
 ENTRY_POINT_GROUP: Final = "lockgate.policies"
 

@@ -27,6 +27,7 @@ DELIVERY: Final = (
     "headers",  # what the upstream and then the client should see
     "fault",  # trouble made on purpose stands before anything that protects from trouble
     "timeout",  # absolute, set once for whatever happens further in
+    "upstream_auth",  # waiting for a token counts; every attempt further in has it
 )
 
 
