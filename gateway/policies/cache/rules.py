@@ -12,6 +12,8 @@ Where the RFC leaves a choice, this is taken:
   callers (`vary_on`); and what was stored without such a word is not given to a request with them.
 - Set-Cookie keeps an answer out of the store, unless `no-cache="Set-Cookie"` or
   `private="Set-Cookie"` says that the rest of it may be kept (section 7.3).
+- An answer with a Content-Encoding, or with an Access-Control-Allow-Origin that names somebody, is
+  treated as if its Vary named Accept-Encoding or Origin.
 - `s-maxage` says proxy-revalidate (section 5.2.2.10), so it also rules out stale answers.
 """
 
@@ -26,9 +28,7 @@ from gateway.policies.cache.directives import (
     RawHeaders,
     RequestControl,
     ResponseControl,
-    entity_tags,
     format_date,
-    opaque,
     parse_age,
     parse_date,
     response_control,
@@ -51,8 +51,7 @@ SAFE: Final = frozenset(
 )
 """Methods that change nothing. All others invalidate, unknown ones too (section 4.4)."""
 
-# Never stored (section 3.1): they belong to one connection or one exchange. Age is worked out anew.
-_UNSTORED: Final = frozenset(
+UNSTORED: Final = frozenset(
     {
         b"age",
         b"connection",
@@ -69,13 +68,7 @@ _UNSTORED: Final = frozenset(
         b"upgrade",
     }
 )
-# What a 304 may not change (section 3.2): these describe the bytes that are stored.
-_FIXED: Final = (_UNSTORED - {b"age"}) | {b"content-encoding", b"content-length", b"content-range"}
-# What a 304 leaves out (RFC 9110 section 15.4.5): the client has them with the content.
-_CONTENT: Final = frozenset(
-    {b"content-encoding", b"content-language", b"content-length", b"content-range",
-     b"content-type"}
-)  # fmt: skip
+"""Fields of one connection or one exchange (section 3.1), and Age, which is worked out anew."""
 
 
 class Skip(StrEnum):
@@ -225,7 +218,7 @@ def storable(
     refusal = _refusal(answer, control, asked, credentials=credentials)
     if refusal is not None:
         return refusal
-    names = vary_names(answer.values(b"vary"))
+    names = _selecting(answer)
     if names is None:
         return Skip.VARY
     lifetime = freshness(answer, control, terms)
@@ -271,6 +264,19 @@ def is_open(control: ResponseControl) -> bool:
     return control.public or control.must_revalidate or control.s_maxage is not None
 
 
+def _selecting(answer: Answer) -> tuple[bytes, ...] | None:
+    """What Vary names, and what it should have: an encoding or an origin that was chosen."""
+    names = vary_names(answer.values(b"vary"))
+    if names is None:
+        return None
+    implied = set()
+    if answer.values(b"content-encoding"):
+        implied.add(b"accept-encoding")
+    if answer.values(b"access-control-allow-origin") not in ([], [b"*"]):
+        implied.add(b"origin")
+    return tuple(sorted({*names, *implied})) if implied else names
+
+
 def _stored(
     answer: Answer,
     control: ResponseControl,
@@ -308,7 +314,7 @@ def _stored(
 
 def stored_headers(answer: Answer, hidden: frozenset[bytes]) -> RawHeaders:
     """The fields that are kept (section 3.1), with a Date if the answer had none."""
-    dropped = _UNSTORED | hidden
+    dropped = UNSTORED | hidden
     headers = [pair for pair in answer.headers if pair[0] not in dropped]
     if not any(name == b"date" for name, _ in headers):
         headers.append((b"date", format_date(answer.came_at)))
@@ -342,103 +348,3 @@ def judge(times: Times, asked: RequestControl | None, now: float) -> Verdict:
 def _young_enough(times: Times, asked: RequestControl, now: float) -> bool:
     # `max-age=0` is how a client asks for validation, whatever the clock's resolution.
     return asked.max_age is None or (asked.max_age > 0 and now - times.born <= asked.max_age)
-
-
-def not_modified(
-    headers: RawHeaders, none_match: bytes | None, modified_since: bytes | None, now: float
-) -> bool:
-    """Whether a stored 200 is what the client has already, so that a 304 will do (section 4.3.2).
-
-    `now` is Unix seconds. If-None-Match goes before If-Modified-Since; without a Last-Modified the
-    latter is compared with Date.
-    """
-    fields = dict(headers)
-    if none_match is not None:
-        tag = fields.get(b"etag")
-        return none_match.strip(b" \t") == b"*" or (
-            tag is not None and opaque(tag) in entity_tags(none_match)
-        )
-    if modified_since is None:
-        return False
-    changed = fields.get(b"last-modified") or fields.get(b"date") or b""
-    since, at = parse_date(modified_since, now), parse_date(changed, now)
-    return since is not None and at is not None and at <= since
-
-
-def not_modified_headers(headers: RawHeaders) -> RawHeaders:
-    """The fields of the 304 that stands for a stored answer (RFC 9110 section 15.4.5)."""
-    return [pair for pair in headers if pair[0] not in _CONTENT]
-
-
-def confirms(stored: RawHeaders, received: RawHeaders) -> bool:
-    """Whether a 304 speaks of the stored answer that was asked about (section 4.3.4).
-
-    A validator that it carries must be that of the stored answer. Entity tags are compared weakly:
-    servers that compress on the fly mark the tag of a 200 as weak, and not that of the 304.
-    """
-    old, new = dict(stored), dict(received)
-    if (tag := new.get(b"etag")) is not None and b"etag" in old:
-        return opaque(tag) == opaque(old[b"etag"])
-    if (changed := new.get(b"last-modified")) is not None:
-        return changed == old.get(b"last-modified")
-    return tag is None
-
-
-def updated(stored: RawHeaders, received: RawHeaders) -> RawHeaders:
-    """Stored fields with those of a 304, or of an answer to HEAD, in their place (section 3.2).
-
-    Date goes as well if the new answer has none, because the old one would make it old.
-    """
-    fresh = [pair for pair in received if pair[0] not in _FIXED]
-    replaced = {name for name, _ in fresh} | {b"date"}
-    return [pair for pair in stored if pair[0] not in replaced] + fresh
-
-
-def head_confirms(stored: RawHeaders, received: RawHeaders) -> bool:
-    """Whether an answer to HEAD shows that the stored answer to GET still holds (section 4.3.5)."""
-    old, new = dict(stored), dict(received)
-    return all(
-        new[name] == old.get(name)
-        for name in (b"etag", b"last-modified", b"content-length")
-        if name in new
-    )
-
-
-def conditional(stored: RawHeaders, asked: RawHeaders) -> RawHeaders:
-    """A request's fields, with the stored answer's validators instead of its own conditions."""
-    mine = [
-        (b"if-none-match" if name == b"etag" else b"if-modified-since", value)
-        for name, value in stored
-        if name == b"etag" or name == b"last-modified"
-    ]
-    return without_conditions(asked) + mine
-
-
-def without_conditions(asked: RawHeaders) -> RawHeaders:
-    """A request's fields without the conditions that a cache answers by itself."""
-    return [
-        pair for pair in asked if pair[0] != b"if-none-match" and pair[0] != b"if-modified-since"
-    ]
-
-
-# Order and white space around commas may mean something in these, or they are no lists.
-_NO_LISTS: Final = frozenset(
-    {b"authorization", b"cookie", b"from", b"host", b"origin", b"proxy-authorization", b"referer",
-     b"user-agent"}
-)  # fmt: skip
-_ANY_CASE: Final = frozenset({b"accept-charset", b"accept-encoding", b"accept-language"})
-
-
-def normal_value(name: bytes, values: list[bytes]) -> bytes | None:
-    """A selecting field's value in the form in which two requests are compared (section 4.1).
-
-    Lines are joined, white space around commas goes, and case where it never means anything. A
-    field that is absent (None) matches only where it is absent.
-    """
-    if not values:
-        return None
-    value = joined(values)
-    if name in _NO_LISTS or b'"' in value:
-        return value
-    value = b",".join([stripped for each in value.split(b",") if (stripped := each.strip(b" \t"))])
-    return value.lower() if name in _ANY_CASE else value
