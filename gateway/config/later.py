@@ -12,7 +12,6 @@ TOP_LEVEL: Final = frozenset(
     {
         "flags",
         "schedules",
-        "store",
         "streams",
     }
 )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.config.model import GatewayConfig, ServerConfig, TelemetryConfig
     from gateway.observability.access_log import AccessLog
     from gateway.observability.metrics import Metrics
+    from gateway.store.base import Store
 
 
 class Stage(StrEnum):
@@ -31,6 +32,10 @@ class Stage(StrEnum):
 
     ADMISSION = "admission"
     DELIVERY = "delivery"
+
+
+def _no_store() -> Store:
+    raise RuntimeError("this context was made without a store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class BuildContext:
     time; it survives reloads as long as some route still asks for it. Has it a `start`, that is
     awaited before the policies' own, once for each configuration that uses it; has it an `aclose`,
     that is awaited when nobody asks for it any more. `config` is the whole configuration.
+    `store()` is the store; asking for it when a policy is built is what has it started.
     """
 
     route: str
@@ -53,6 +59,7 @@ class BuildContext:
     access_log: AccessLog | None
     base_dir: Path
     shared: Callable[[tuple[object, ...], Callable[[], Any]], Any]
+    store: Callable[[], Store] = _no_store
 
 
 class Policy:
