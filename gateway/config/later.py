@@ -23,7 +23,6 @@ POLICIES: Final = frozenset(
         "audit",
         "auth",
         "bulkhead",
-        "cache",
         "canary",
         "circuit_breaker",
         "delivery",

@@ -9,9 +9,32 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from gateway.observability.snapshot import Declaration, Sample
+from gateway.observability.snapshot import Declaration, Kind, Sample
 
-POLICY_FAMILIES: Final[tuple[Declaration, ...]] = ()
+CACHE_REQUESTS: Final = Declaration(
+    "gateway_cache_requests_total",
+    Kind.COUNTER,
+    "Requests of cached routes, by how the cache answered them.",
+    ("route", "result"),
+)
+CACHE_BYTES: Final = Declaration(
+    "gateway_cache_bytes", Kind.GAUGE, "What stored answers take in memory."
+)
+CACHE_ENTRIES: Final = Declaration(
+    "gateway_cache_entries", Kind.GAUGE, "Answers that are stored in memory."
+)
+CACHE_EVICTIONS: Final = Declaration(
+    "gateway_cache_evictions_total",
+    Kind.COUNTER,
+    "Stored answers that had to make room for others.",
+)
+
+POLICY_FAMILIES: Final[tuple[Declaration, ...]] = (
+    CACHE_REQUESTS,
+    CACHE_BYTES,
+    CACHE_ENTRIES,
+    CACHE_EVICTIONS,
+)
 
 
 class Counts:

@@ -25,6 +25,7 @@ from gateway.errors import ConfigError
 from gateway.policies.access import AccessPolicy
 from gateway.policies.base import Around, BuildContext, Guard, Policy
 from gateway.policies.body import BodyPolicy
+from gateway.policies.cache.policy import CachePolicy
 from gateway.policies.correlation import CorrelationPolicy
 from gateway.policies.cors import CorsPolicy
 from gateway.policies.deadline import DeadlinePolicy
@@ -38,6 +39,7 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     AccessPolicy,
     CorsPolicy,
     BodyPolicy,
+    CachePolicy,
     HeadersPolicy,
     DeadlinePolicy,
 )

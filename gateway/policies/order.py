@@ -18,6 +18,7 @@ ADMISSION: Final = (
     "access",  # cheapest refusal first: who, by address alone
     "cors",  # a preflight carries no credentials, so it is answered before any could be asked for
     "body",  # a body that is too large is refused before anyone reads it
+    "cache",  # innermost: nobody is given a stored answer who would not have got it from upstream
 )
 
 DELIVERY: Final = (

@@ -10,7 +10,7 @@ from gateway.policies.cache.directives import RawHeaders
 from gateway.policies.cache.key import Slot, Uri
 from gateway.policies.cache.rules import Store
 
-# What Python needs for an answer beside its bytes, measured; a little more, so that the bound holds.
+# What Python needs for an answer beside its bytes; a little more than was measured.
 _PER_ENTRY: Final = 1500
 _PER_FIELD: Final = 170
 _MAX_TAGS: Final = 64
@@ -26,27 +26,26 @@ class Entry:
     `names` and `values` say what Vary selected it by. `reply` is its header list as it was last
     given, at the age of `second` seconds; `size` is what it takes in memory, in bytes. `asked` is
     the last moment at which the store was asked whether it still holds, `version` what that is
-    compared with. `refresh_at` is when it may next be fetched anew in the background.
+    compared with. `refresh_at` is when it may next be fetched anew in the background, and until
+    `failing_until` its upstream is not asked again because it just failed.
     """
 
     __slots__ = (
-        "asked", "body", "born", "error_until", "fresh_until", "headers", "may_stale", "names",
-        "open", "refresh_at", "refresh_until", "reply", "second", "size", "slot", "status", "tags",
-        "uri", "values", "version",
+        "asked", "body", "born", "error_until", "failing_until", "fresh_until", "headers",
+        "may_stale", "names", "open", "refresh_at", "refresh_until", "reply", "second", "size",
+        "slot", "status", "tags", "uri", "values", "version",
     )  # fmt: skip
 
     def __init__(
         self,
-        uri: Uri,
-        slot: Slot,
+        place: tuple[Uri, Slot],
         values: tuple[bytes | None, ...],
-        status: int,
         plan: Store,
+        status: int,
         body: bytes,
         now: float,
     ) -> None:
-        self.uri = uri
-        self.slot = slot
+        self.uri, self.slot = place
         self.names = plan.names
         self.values = values
         self.status = status
@@ -61,6 +60,7 @@ class Entry:
         self.second = -1
         self.reply: RawHeaders = []
         self.refresh_at = 0.0
+        self.failing_until = 0.0
         self.asked = now
         self.version: tuple[bytes, bytes] = (b"", b"")
         self.size = size_of(self)

@@ -26,7 +26,9 @@ class Landing(Enum):
     LOOK = "look again"
     """Stored, or the leader is gone: whoever waited looks again, and may lead then."""
     ALONE = "go alone"
-    """Not stored, or it took too long."""
+    """Not stored."""
+    LATE = "took too long"
+    """Whoever waited goes on, and need not be the last to."""
 
 
 class Flight:
@@ -69,7 +71,7 @@ class Flight:
 
 def _give_up(future: asyncio.Future[Landing]) -> None:
     if not future.done():
-        future.set_result(Landing.ALONE)
+        future.set_result(Landing.LATE)
 
 
 class Flights:
