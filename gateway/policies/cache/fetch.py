@@ -85,7 +85,8 @@ class Fetcher:
     ) -> tuple[Response, Result]:
         validates = entry is not None and not lookup.head and has_validator(entry.headers)
         if entry is not None and validates:
-            response = await self._send(lookup, conditional(entry.headers, lookup.seen.raw))
+            asked = lookup.exchange.request.headers.raw
+            response = await self._send(lookup, conditional(entry.headers, asked))
             if response.status == 304:
                 if confirms(entry.headers, response.headers):
                     return self._revalidated(lookup, entry, response, trip)
