@@ -27,8 +27,6 @@ POLICIES: Final = frozenset(
         "circuit_breaker",
         "delivery",
         "deprecation",
-        "fault",
-        "idempotency",
         "minimise",
         "mirror",
         "rate_limit",

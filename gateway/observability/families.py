@@ -1,7 +1,7 @@
 """The families that policies keep, declared in one place like all others (`metrics.py`).
 
 A policy asks `context.metrics.counts(ITS_FAMILY)` when it is built, and counts with `add`. To add a
-family: declare it here, put it into POLICY_FAMILIES, and describe it in docs/operations.md.
+family: declare it here, and describe it in docs/operations.md.
 """
 
 from __future__ import annotations
@@ -11,29 +11,45 @@ from typing import Final
 
 from gateway.observability.snapshot import Declaration, Kind, Sample
 
-CACHE_REQUESTS: Final = Declaration(
+POLICY_FAMILIES: Final[list[Declaration]] = []
+
+
+def _family(name: str, kind: Kind, text: str, labels: tuple[str, ...]) -> Declaration:
+    declaration = Declaration(name, kind, text, labels)
+    POLICY_FAMILIES.append(declaration)
+    return declaration
+
+
+FAULTS: Final = _family(
+    "gateway_faults_injected_total",
+    Kind.COUNTER,
+    "Trouble made on purpose, by its kind.",
+    ("route", "kind"),
+)
+IDEMPOTENCY: Final = _family(
+    "gateway_idempotency_requests_total",
+    Kind.COUNTER,
+    "Requests of idempotent routes, by what became of them: executed, released (no final answer), "
+    "replayed, or the code of the refusal.",
+    ("route", "result"),
+)
+CACHE_REQUESTS: Final = _family(
     "gateway_cache_requests_total",
     Kind.COUNTER,
     "Requests of cached routes, by how the cache answered them.",
     ("route", "result"),
 )
-CACHE_BYTES: Final = Declaration(
-    "gateway_cache_bytes", Kind.GAUGE, "What stored answers take in memory."
+CACHE_BYTES: Final = _family(
+    "gateway_cache_bytes", Kind.GAUGE, "What stored answers take in memory.", ()
 )
-CACHE_ENTRIES: Final = Declaration(
-    "gateway_cache_entries", Kind.GAUGE, "Answers that are stored in memory."
+CACHE_ENTRIES: Final = _family(
+    "gateway_cache_entries", Kind.GAUGE, "Answers that are stored in memory.", ()
 )
-CACHE_EVICTIONS: Final = Declaration(
+CACHE_EVICTIONS: Final = _family(
     "gateway_cache_evictions_total",
     Kind.COUNTER,
     "Stored answers that had to make room for others.",
-)
-
-POLICY_FAMILIES: Final[tuple[Declaration, ...]] = (
-    CACHE_REQUESTS,
-    CACHE_BYTES,
-    CACHE_ENTRIES,
-    CACHE_EVICTIONS,
+    (),
 )
 
 

@@ -29,7 +29,9 @@ from gateway.policies.cache.policy import CachePolicy
 from gateway.policies.correlation import CorrelationPolicy
 from gateway.policies.cors import CorsPolicy
 from gateway.policies.deadline import DeadlinePolicy
+from gateway.policies.fault.policy import FaultPolicy
 from gateway.policies.headers import HeadersPolicy
+from gateway.policies.idempotency.policy import IdempotencyPolicy
 from gateway.policies.observe import ObservePolicy
 from gateway.policies.order import arrange
 
@@ -39,8 +41,10 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     AccessPolicy,
     CorsPolicy,
     BodyPolicy,
+    IdempotencyPolicy,
     CachePolicy,
     HeadersPolicy,
+    FaultPolicy,
     DeadlinePolicy,
 )
 ENTRY_POINT_GROUP: Final = "lockgate.policies"
