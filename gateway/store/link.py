@@ -14,6 +14,7 @@ import asyncio
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 from typing import Any, Final, cast
 
@@ -32,6 +33,8 @@ _SILENCE_S: Final = 1.0
 _SILENCE_TIMEOUTS: Final = 10
 _HIGH_WATER: Final = 1 << 20
 
+# Answered by sending the command elsewhere, or whole.
+_ROUTINE: Final = frozenset({"NOSCRIPT", "MOVED", "ASK"})
 _NOTHING: Final = object()
 
 
@@ -44,6 +47,7 @@ class Link(asyncio.Protocol):
     __slots__ = (
         "_buffer",
         "_buffered",
+        "_due",
         "_flushing",
         "_loop",
         "_on_failure",
@@ -68,7 +72,7 @@ class Link(asyncio.Protocol):
         on_lost: Callable[[Link, str], None],
         on_failure: Callable[[StoreError], None],
     ) -> None:
-        self.timeout = timeout
+        self.timeout = 0.0
         # The commands whose replies are to come, oldest first, each with the time it was given.
         self.waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self.lost = ""
@@ -86,7 +90,16 @@ class Link(asyncio.Protocol):
         self._flushing = False
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
+        self._due = inf
+        self._silence = 0.0
+        self.limit(timeout)
+
+    def limit(self, timeout: float) -> None:
+        """Give every command from now on `timeout` seconds."""
+        self.timeout = timeout
         self._silence = max(_SILENCE_S, _SILENCE_TIMEOUTS * timeout)
+        if self.waiting:
+            self._look()
 
     # Sending.
 
@@ -106,8 +119,9 @@ class Link(asyncio.Protocol):
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
-        if self._timer is None:
-            self._timer = self._loop.call_at(at + self.timeout, self._look)
+        due = at + self.timeout
+        if due < self._due:
+            self._arm(due)
         return future
 
     def _flush(self) -> None:
@@ -168,7 +182,7 @@ class Link(asyncio.Protocol):
 
     def _refuse(self, future: asyncio.Future[Any], error: ReplyError) -> None:
         future.set_exception(error)
-        if error.code != "NOSCRIPT":
+        if error.code not in _ROUTINE:
             self._series.refused += 1
         if error.unavailable:
             self.failures += 1
@@ -178,9 +192,18 @@ class Link(asyncio.Protocol):
 
     # Time.
 
+    def _arm(self, due: float) -> None:
+        """Look at `due`, unless a look is planned before that."""
+        if due < self._due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._due = due
+            self._timer = self._loop.call_at(due, self._look)
+
     def _look(self) -> None:
         """Give up what has waited too long, and come back for what will have."""
         self._timer = None
+        self._due = inf
         now = monotonic()
         late = now - self.timeout
         for future, at in self.waiting:
@@ -188,7 +211,7 @@ class Link(asyncio.Protocol):
                 continue
             # A microsecond of grace: the timer's own rounding must not make it turn idly.
             if at > late + 1e-6:
-                self._timer = self._loop.call_at(at + self.timeout, self._look)
+                self._arm(at + self.timeout)
                 break
             self._series.timed_out += 1
             error = failure("the store did not answer in time")
@@ -204,9 +227,8 @@ class Link(asyncio.Protocol):
         since = max(self.heard_at, self.waiting[0][1])
         if now - since >= self._silence:
             return True
-        if self._timer is None:
-            # Nobody waits any more, but the replies that are owed tell whether it still lives.
-            self._timer = self._loop.call_at(since + self._silence, self._look)
+        # Also if nobody waits any more: the replies that are owed tell whether it still lives.
+        self._arm(since + self._silence)
         return False
 
     # The end.
