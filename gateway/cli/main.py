@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "explain": "Show what would happen to a request, without sending it.",
     "healthcheck": "Ask a running gateway whether it is ready.",
     "reload": "Have a running gateway load its configuration again.",
+    "cache": "Have a running gateway forget cached answers (cache purge).",
 }
 
 

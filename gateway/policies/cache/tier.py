@@ -53,6 +53,7 @@ class SharedTier:
 
     def __init__(self, store: Store, state: CacheState, clock: Clock) -> None:
         self._store = store
+        self._state = state
         self._memory = state.memory
         self._now = clock.monotonic
         self._wall = clock.wall
@@ -61,6 +62,10 @@ class SharedTier:
         self._tasks: set[asyncio.Task[None]] = set()
         # Changes that the store could not be told: what it has of these is not to be trusted.
         self._unsure: OrderedDict[Uri, None] = OrderedDict()
+
+    async def start(self) -> None:
+        """Hear of purges from now on."""
+        self._state.tiers.add(self)
 
     async def look(self, lookup: Lookup, entry: Entry | None) -> Entry | None:
         """What is stored for a request; `entry` is what memory has, fresh or not."""
@@ -184,6 +189,7 @@ class SharedTier:
 
     async def aclose(self) -> None:
         """Give up what is being written."""
+        self._state.tiers.discard(self)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
