@@ -105,6 +105,8 @@ class SharedTier:
     async def _read(self, lookup: Lookup, known: Entry | None) -> Entry | None:
         """Read through: from the store into memory. `known` is what memory has, not fresh."""
         slot = lookup.ask.slot
+        # Before the fetch is noted: what the log says is compared with the answer's position.
+        await self._log.read_on()
         fetch = self._memory.begin(lookup.uri, slot)
         try:
             key = self._place(lookup.uri, slot, ())

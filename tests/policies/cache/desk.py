@@ -7,6 +7,7 @@ assert got.how == "fetched"
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from gateway.policies.base import BuildContext
 from gateway.policies.cache.config import CacheConfig
 from gateway.policies.cache.directives import format_date
 from gateway.policies.cache.policy import CachePolicy
+from gateway.store.base import Store
 
 START = 1_700_000_000.0
 Fields = tuple[tuple[str, str], ...]
@@ -106,13 +108,22 @@ def make_context(clock: ManualClock, **facts: Any) -> BuildContext:
 class Desk:
     """A route with `cache: config`. What the origin says next is given with each `ask`."""
 
-    def __init__(self, **config: Any) -> None:
-        self.clock = ManualClock(START)
-        self.context = make_context(self.clock)
+    def __init__(
+        self, *, store: Store | None = None, clock: ManualClock | None = None, **config: Any
+    ) -> None:
+        self.clock = clock or ManualClock(START)
+        given = {} if store is None else {"store": lambda: store}
+        self.context = make_context(self.clock, **given)
         self.policy = CachePolicy.build(CacheConfig.model_validate(config), self.context)
         self.memory = self.policy._memory
         self.asked: list[Exchange] = []
         self.headers_sent: list[Headers] = []
+
+    async def tier_idle(self) -> None:
+        """Wait until what was to be put into the store is there."""
+        assert self.policy._tier is not None
+        while tasks := list(self.policy._tier._tasks):
+            await asyncio.gather(*tasks)
 
     def exchange(
         self, method: str, path: str, *fields: str, principal: Principal | None = None
