@@ -33,6 +33,9 @@ routes:
 {routes}"""
 
 _EVERYTHING = '  - {name: bench, match: {path: "/{rest:path}"}, upstream: bench}\n'
+_CACHED = """\
+  - {name: bench, match: {path: "/{rest:path}"}, upstream: bench, cache: {ttl: 1h}}
+"""
 # What a service of some size has: three methods on a collection and its items, under a version.
 _ONE_OF_MANY = """\
   - name: service{n}.read
@@ -43,12 +46,16 @@ _ONE_OF_MANY = """\
 
 @dataclass(frozen=True)
 class Setup:
-    """What differs between measurements. `timeout` is a duration as YAML has it."""
+    """What differs between measurements. `timeout` is a duration as YAML has it.
+
+    `cached` keeps answers, so that all but the first come from memory.
+    """
 
     workers: int = 1
     timeout: str = "10s"
     routes: int = 0
     watch: bool = True
+    cached: bool = False
 
     def paths(self) -> list[str]:
         """What to ask for: one path, or ten spread over all the routes."""
@@ -87,7 +94,7 @@ def config_text(job: Job, setup: Setup, admin: int) -> str:
         upstream=job.upstream_port,
         timeout=setup.timeout,
         access_log=job.access_log,
-        routes=many or _EVERYTHING,
+        routes=many or (_CACHED if setup.cached else _EVERYTHING),
     )
 
 

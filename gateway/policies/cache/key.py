@@ -72,21 +72,17 @@ class Ask:
     """What one request asks of the cache.
 
     `control` is its Cache-Control, None if it says nothing. `none_match` and `modified_since` are
-    its conditions. `bypass` says that it is left to the origin. `credentials` says that it came
-    with some that the slot does not part.
+    its conditions, `conditional` says that it has any. `bypass` says that it is left to the origin,
+    `credentials` that it came with some that the slot does not part.
     """
 
     slot: Slot
     control: RequestControl | None = None
     none_match: bytes | None = None
     modified_since: bytes | None = None
+    conditional: bool = False
     bypass: bool = False
     credentials: bool = False
-
-    @property
-    def conditional(self) -> bool:
-        """Whether a 304 would do."""
-        return self.none_match is not None or self.modified_since is not None
 
 
 class Reader:
@@ -104,16 +100,16 @@ class Reader:
         self._by_consumer = by_consumer
         self._fields = fields
         self._special = _SPECIAL | frozenset(fields)
+        self._parts_all = by_consumer or bool(fields)
         self._plain = Ask((route, fingerprint, ()))
         self._known = Ask((route, fingerprint, ()), credentials=True)
 
     def read(self, exchange: Exchange) -> Ask:
         """What a request asks. The result may be shared with others: do not change it."""
         headers = exchange.request.headers
-        principal = exchange.principal
-        if self._special.isdisjoint(headers.index) and not self._by_consumer and not self._fields:
-            return self._plain if principal is None else self._known
-        return self._read(headers, principal)
+        if self._special.isdisjoint(headers.index) and not self._parts_all:
+            return self._plain if exchange.principal is None else self._known
+        return self._read(headers, exchange.principal)
 
     def _read(self, headers: Headers, principal: Principal | None) -> Ask:
         index = headers.index
@@ -122,6 +118,7 @@ class Reader:
             _control(headers),
             _value(headers, b"if-none-match"),
             _value(headers, b"if-modified-since"),
+            conditional=not index.keys().isdisjoint(_CONDITIONS),
             bypass=not _ORIGIN_ONLY.isdisjoint(index),
             credentials=self._has_credentials(index, principal),
         )

@@ -106,7 +106,7 @@ def give(entry: Entry, now: float, ask: Ask, *, head: bool, field: Field, wall: 
     """
     age = b"age", b"%d" % max(0.0, now - entry.born)
     conditions = ask.none_match, ask.modified_since
-    if entry.status == 200 and ask.conditional and not_modified(entry.headers, *conditions, wall):
+    if ask.conditional and entry.status == 200 and not_modified(entry.headers, *conditions, wall):
         return Response(304, [*not_modified_headers(entry.headers), age, field])
     return Response(entry.status, [*entry.headers, age, field], b"" if head else entry.body)
 

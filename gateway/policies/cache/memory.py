@@ -65,8 +65,9 @@ class MemoryTier:
         self.evictions = 0
         self._max_bytes = max_bytes
         self._resources: dict[Uri, dict[Slot, list[_Group]]] = {}
-        # From the one used longest ago to the one used last.
+        # From the one used longest ago to the one used last. `touch` notes that a stored entry was.
         self._used: OrderedDict[Entry, None] = OrderedDict()
+        self.touch = self._used.move_to_end
         self._tagged: dict[bytes, set[Entry]] = {}
         self._fetching: dict[Uri, set[Fetch]] = {}
 
@@ -86,9 +87,8 @@ class MemoryTier:
         groups = resource.get(slot)
         if groups is None:
             return None
-        group = groups[0]
-        if len(groups) == 1 and not group.names:
-            return group.entries.get(())
+        if len(groups) == 1 and not groups[0].names:
+            return groups[0].entries.get(())
         found: Entry | None = None
         for group in groups:
             entry = group.entries.get(selection(group.names, headers))
@@ -104,10 +104,6 @@ class MemoryTier:
         """What the stored variants vary by."""
         groups = self._resources.get(uri, {}).get(slot, ())
         return tuple(sorted({name for group in groups for name in group.names}))
-
-    def touch(self, entry: Entry) -> None:
-        """Note that an entry was used. It must be stored."""
-        self._used.move_to_end(entry)
 
     def __contains__(self, entry: Entry) -> bool:
         return entry in self._used

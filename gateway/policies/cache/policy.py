@@ -29,6 +29,8 @@ from gateway.policies.cache.tier import TRUST_S, SharedTier
 
 logger = logging.getLogger("gateway.cache")
 
+# A global is found faster than a member of an enumeration.
+_FRESH: Final = Verdict.FRESH
 _MAX_REFRESHING: Final = 64
 _REFRESH_S: Final = 30.0
 _REFRESH_PAUSE_S: Final = 1.0
@@ -88,7 +90,8 @@ class CachePolicy(Around):
     async def handle(self, exchange: Exchange, forward: Handler) -> Response:
         """Give a stored answer, or fetch one. Raises what the rest of the chain raises."""
         request = exchange.request
-        if request.method not in self._methods:
+        method = request.method
+        if method not in self._methods:
             return await self._pass(exchange, forward, Forwarded.METHOD)
         ask = self._read(exchange)
         if ask.bypass or request.body != b"" or exchange.subprotocols is not None:
@@ -98,24 +101,24 @@ class CachePolicy(Around):
         if entry is not None and (entry.open or not ask.credentials):
             now = self._now()
             trusted = self._tier is None or now - entry.asked < TRUST_S
-            if trusted and judge(entry, ask.control, now) is Verdict.FRESH:
-                return self._give_hit(exchange, entry, ask, now)
+            if trusted and judge(entry, ask.control, now) is _FRESH:
+                self._memory.touch(entry)
+                exchange.cache = "hit"
+                results, label = self._results, self._hit
+                results[label] = results.get(label, 0) + 1
+                if ask.conditional or method == "HEAD":
+                    return self._give(exchange, entry, ask, now)
+                return Response(entry.status, give_hit(entry, now), entry.body)
         lookup = Lookup(exchange, forward, uri, ask, snapshot(request.headers))
         response, result = await self._look_up(lookup)
         self._count(exchange, result)
         return response
 
-    def _give_hit(self, exchange: Exchange, entry: Entry, ask: Ask, now: float) -> Response:
-        """The short way: what is stored is fresh."""
-        self._memory.touch(entry)
-        exchange.cache = "hit"
-        results, label = self._results, self._hit
-        results[label] = results.get(label, 0) + 1
+    def _give(self, exchange: Exchange, entry: Entry, ask: Ask, now: float) -> Response:
+        """A fresh answer where the whole of it is not wanted."""
         head = exchange.request.method == "HEAD"
-        if ask.conditional:
-            field = hit(int(entry.fresh_until - now))
-            return give(entry, now, ask, head=head, field=field, wall=self._wall())
-        return Response(entry.status, give_hit(entry, now), b"" if head else entry.body)
+        field = hit(int(entry.fresh_until - now))
+        return give(entry, now, ask, head=head, field=field, wall=self._wall())
 
     def _count(self, exchange: Exchange, result: Result) -> None:
         exchange.cache = result.value
