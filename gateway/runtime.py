@@ -198,6 +198,10 @@ class Runtime:
             self._shared[key] = factory()
         return self._shared[key]
 
+    def long_lived(self, key: tuple[object, ...]) -> Any:
+        """The long-lived object under `key`, None if nothing asks for it."""
+        return self._shared.get(key)
+
 
 async def _close_quietly(close: Callable[[], Awaitable[None]]) -> None:
     # One failing close must not keep the others open.

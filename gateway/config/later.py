@@ -22,7 +22,6 @@ POLICIES: Final = frozenset(
     {
         "audit",
         "bulkhead",
-        "cache",
         "canary",
         "circuit_breaker",
         "delivery",

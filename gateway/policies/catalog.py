@@ -27,6 +27,7 @@ from gateway.policies.auth.fields import identity_fields
 from gateway.policies.auth.policy import AuthPolicy
 from gateway.policies.base import Around, BuildContext, Guard, Policy
 from gateway.policies.body import BodyPolicy
+from gateway.policies.cache.policy import CachePolicy
 from gateway.policies.correlation import CorrelationPolicy
 from gateway.policies.cors import CorsPolicy
 from gateway.policies.deadline import DeadlinePolicy
@@ -47,6 +48,7 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     AuthPolicy,
     RateLimitPolicy,
     IdempotencyPolicy,
+    CachePolicy,
     HeadersPolicy,
     FaultPolicy,
     DeadlinePolicy,

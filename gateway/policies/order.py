@@ -21,6 +21,7 @@ ADMISSION: Final = (
     "auth",  # who is calling, and may they: whatever costs more stands behind it
     "rate_limit",  # needs to know who calls; before anything that costs more than counting
     "idempotency",  # never records what was refused further out; its answers are whole ones
+    "cache",  # innermost: nobody is given a stored answer who would not have got it from upstream
 )
 
 DELIVERY: Final = (
