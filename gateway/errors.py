@@ -88,6 +88,7 @@ RESPONSE_INCOMPLETE = _code("response_incomplete", 502, _U, True, "The upstream'
 RESPONSE_HEADERS_TOO_LARGE = _code("response_headers_too_large", 502, _U, False, "The upstream's header is too large", "http_response_header_section_size")
 UPGRADE_FAILED = _code("upgrade_failed", 502, _U, False, "The upstream refused the upgrade", "http_upgrade_failed")
 RESPONSE_CONTRACT = _code("response_contract_violated", 502, _U, False, "The upstream's answer does not meet its contract", "http_protocol_error")
+FAULT_INJECTED = _code("fault_injected", 503, _G, True, "A failure was made on purpose")
 CONNECTION_LIMIT = _code("connection_limit", 503, _G, True, "All connections to the upstream are in use", "connection_limit_reached")
 DRAINING = _code("draining", 503, _G, True, "The gateway is shutting down", "proxy_internal_response")
 IDENTITY_UNAVAILABLE = _code("identity_unavailable", 503, _U, True, "Credentials can't be checked now", "proxy_internal_response")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from gateway.errors import ErrorCode, GatewayError, Rejection, problem
+from gateway.errors import BODY_TOO_LARGE, ClientError, ErrorCode, GatewayError, Rejection, problem
 
 if TYPE_CHECKING:
     import asyncio
@@ -121,6 +121,30 @@ class Request:
         if facts:
             vars(self).update(facts)
 
+    async def read_body(self, limit: int) -> bytes:
+        """The whole body, read if it was not yet, and kept for everyone further in.
+
+        For policies that need it whole: `limit`, in bytes, bounds what is held in memory. What the
+        upstream gets are the same bytes, with a Content-Length. Raises ClientError
+        (BODY_TOO_LARGE), or what the stream raises if the client is too slow or leaves.
+        """
+        body = self.body
+        if body is None and self.stream is not None:
+            pieces: list[bytes] = []
+            size = 0
+            async for piece in self.stream:
+                size += len(piece)
+                if size > limit:
+                    raise ClientError(BODY_TOO_LARGE, f"the body may have {limit} bytes here")
+                pieces.append(piece)
+            self.body = body = b"".join(pieces)
+            self.stream = None
+        elif body is None:
+            body = NO_BODY
+        elif len(body) > limit:
+            raise ClientError(BODY_TOO_LARGE, f"the body may have {limit} bytes here")
+        return body
+
 
 class Response:
     """An answer on its way to the client.
@@ -216,6 +240,8 @@ class Exchange:
     timed_out: bool = False
     client_gone: bool = False
     task: asyncio.Task[Any] | None = None
+    # Resets the client's connection without an answer, where the server can.
+    cut: Callable[[], None] | None = None
     client_informational: Callable[[int, RawHeaders], None] | None = None
     # What a WebSocket handshake offers; None for every other exchange.
     subprotocols: list[str] | None = None

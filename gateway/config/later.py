@@ -29,7 +29,6 @@ POLICIES: Final = frozenset(
         "circuit_breaker",
         "delivery",
         "deprecation",
-        "fault",
         "idempotency",
         "minimise",
         "mirror",

@@ -110,7 +110,7 @@ class _Loader:
         self._references = references
         self._base_dir = base_dir
         self._issues = issues
-        self._validator = Validator(base_dir, issues)
+        self._validator = Validator(base_dir, issues, references.environ)
         self._complete = sources.complete
         self._content: list[FilePath] = []
 

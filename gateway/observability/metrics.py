@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from gateway.clock import Clock
+from gateway.observability.families import POLICY_FAMILIES, Counts
 from gateway.observability.snapshot import (
     RETIRE_AFTER_S,
     Declaration,
@@ -266,7 +267,7 @@ class TargetSeries:
 _DECLARATIONS: Final = (
     REQUESTS, DURATION, UPSTREAM_DURATION, OVERHEAD, IN_FLIGHT, REPORTED, REFUSED,
     UPSTREAM_CONNECTIONS, UPSTREAM_CONNECTS, UPSTREAM_FAILURES, CONNECTIONS, LOG_DROPPED, LOOP_LAG,
-    BUILD, GENERATION, RELOADS, RELOADED_AT,
+    BUILD, GENERATION, RELOADS, RELOADED_AT, *POLICY_FAMILIES,
 )  # fmt: skip
 
 
@@ -288,6 +289,7 @@ class Metrics:
         self._upstreams_gone = Retirement(clock, retire_after)
         self._refused: dict[str, int] = {}
         self._reloads = {"success": 0, "failure": 0}
+        self._counts = {each.name: Counts(each) for each in POLICY_FAMILIES}
         self.before_snapshot: list[Callable[[], None]] = []
         self.connections_open = 0
         self.access_log_dropped = 0
@@ -310,6 +312,10 @@ class Metrics:
             series = self._targets[upstream, target] = TargetSeries(upstream, target)
         return series
 
+    def counts(self, declaration: Declaration) -> Counts:
+        """The series of a family of `families.py`, for the policy that keeps them."""
+        return self._counts[declaration.name]
+
     def refused(self, code: str) -> None:
         """Count a message that the protocol refused before there was an exchange."""
         self._refused[code] = self._refused.get(code, 0) + 1
@@ -329,7 +335,10 @@ class Metrics:
         self._upstreams_gone.retain({upstream for upstream, _ in self._targets}, upstreams)
         # Only here, on the loop's thread and after the swap, are series really deleted: a snapshot
         # in another thread must not race a route that is just coming back.
-        for name in self._routes_gone.expired():
+        routes_gone = self._routes_gone.expired()
+        for counts in self._counts.values():
+            counts.forget(routes_gone)
+        for name in routes_gone:
             if not self._routes[name].in_flight:
                 del self._routes[name]
                 self._routes_gone.forget((name,))
@@ -350,6 +359,8 @@ class Metrics:
         for target in list(self._targets.values()):
             if target.upstream not in upstreams_gone:
                 target.collect(into)
+        for counts in self._counts.values():
+            counts.collect(into, routes_gone)
         into[REFUSED.name].extend(_samples(self._refused.items()))
         into[RELOADS.name].extend(_samples(self._reloads.items()))
         into[BUILD.name].append(Sample((self._version, platform.python_version()), 1))

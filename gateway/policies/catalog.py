@@ -28,6 +28,7 @@ from gateway.policies.body import BodyPolicy
 from gateway.policies.correlation import CorrelationPolicy
 from gateway.policies.cors import CorsPolicy
 from gateway.policies.deadline import DeadlinePolicy
+from gateway.policies.fault.policy import FaultPolicy
 from gateway.policies.headers import HeadersPolicy
 from gateway.policies.observe import ObservePolicy
 from gateway.policies.order import arrange
@@ -39,6 +40,7 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     CorsPolicy,
     BodyPolicy,
     HeadersPolicy,
+    FaultPolicy,
     DeadlinePolicy,
 )
 ENTRY_POINT_GROUP: Final = "lockgate.policies"

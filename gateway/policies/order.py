@@ -22,6 +22,7 @@ ADMISSION: Final = (
 
 DELIVERY: Final = (
     "headers",  # what the upstream and then the client should see
+    "fault",  # trouble made on purpose stands before anything that protects from trouble
     "timeout",  # absolute, set once for whatever happens further in
 )
 

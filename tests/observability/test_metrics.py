@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.clock import ManualClock
+from gateway.observability.families import Counts
 from gateway.observability.metrics import OVERHEAD_BOUNDS, UNMATCHED, Histogram, Metrics
-from gateway.observability.snapshot import Family, Sample
+from gateway.observability.snapshot import Declaration, Family, Kind, Sample
 
 
 def family(metrics: Metrics, name: str) -> Family:
@@ -198,3 +199,19 @@ def test_every_observation_is_in_the_right_bucket(seconds: list[float]) -> None:
         assert sum(sample.counts[: position + 1]) == sum(each <= bound for each in seconds)
     assert sum(sample.counts) == len(seconds)
     assert sample.value == pytest.approx(math.fsum(seconds))
+
+
+def test_counts_of_a_policy() -> None:
+    """Each set of labels is a series; those of a route that is gone are left out."""
+    declaration = Declaration("gateway_toys_total", Kind.COUNTER, "Toys.", ("route", "kind"))
+    counts = Counts(declaration)
+    counts.add("a", "ball")
+    counts.add("a", "ball", amount=2)
+    counts.add("b", "car")
+
+    into: dict[str, list[Sample]] = {declaration.name: []}
+    counts.collect(into, {"b"})
+    assert into[declaration.name] == [Sample(("a", "ball"), 3)]
+
+    counts.forget({"b"})
+    assert list(counts.values) == [("a", "ball")]
