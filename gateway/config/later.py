@@ -35,7 +35,6 @@ POLICIES: Final = frozenset(
         "rate_limit",
         "retry",
         "transform",
-        "validate",
     }
 )
 BALANCE: Final = re.compile(r"p2c|hash\(.*\)")

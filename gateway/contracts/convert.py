@@ -167,9 +167,7 @@ class _Conversion:
         rest = self._plain(siblings, place, hidden, depth)
         return {"allOf": [target, rest]}
 
-    def _plain(
-        self, node: dict[str, Any], place: Place, hidden: frozenset[str], depth: int
-    ) -> Any:
+    def _plain(self, node: dict[str, Any], place: Place, hidden: frozenset[str], depth: int) -> Any:
         hidden = hidden | self._hidden(node, place, 0)
         out: dict[str, Any] = {}
         for key, value in node.items():
@@ -188,7 +186,7 @@ class _Conversion:
     ) -> None:
         place, hidden, depth = at
         here = place / key
-        if key in keywords.IGNORED or key.startswith("x-") or key.startswith("exclusiveM"):
+        if key in keywords.IGNORED or key.startswith(("x-", "exclusiveM")):
             return
         if key == "type":
             self._type(value, out, here)

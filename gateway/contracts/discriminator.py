@@ -75,7 +75,7 @@ def table(node: dict[str, Any], place: Place, children: Children, branches: str)
         return None
     found: dict[str, list[str]] = {}
     mapping = about.get("mapping")
-    for value, target in (mapping.items() if isinstance(mapping, dict) else ()):
+    for value, target in mapping.items() if isinstance(mapping, dict) else ():
         if isinstance(target, str):
             found.setdefault(_reference(target, children), []).append(str(value))
     if branches:

@@ -7,6 +7,7 @@ else, and never over a network.
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote, urljoin, urlsplit
@@ -31,8 +32,10 @@ def uri_of(path: Path) -> str:
 def resolve(base: str, reference: str) -> tuple[str, str]:
     """The document's URI and the fragment that `reference` means in the document `base`."""
     # urljoin joins only schemes that it knows.
-    absolute = urljoin("http" + base.removeprefix(SCHEME), reference) if _is_ours(base) else (
-        urljoin(base, reference)
+    absolute = (
+        urljoin("http" + base.removeprefix(SCHEME), reference)
+        if _is_ours(base)
+        else (urljoin(base, reference))
     )
     if _is_ours(base) and absolute.startswith("http:///"):
         absolute = SCHEME + absolute.removeprefix("http")
@@ -47,13 +50,15 @@ def _is_ours(uri: str) -> bool:
 class Files:
     """Reads documents, each once. `notes` are odd things that were met, by file.
 
-    `base_dir` is the configuration's directory.
+    `base_dir` is the configuration's directory. `contents` are the bytes of what was read, by path;
+    what is in there from the start is not read from the disk again.
     """
 
-    def __init__(self, base_dir: Path) -> None:
+    def __init__(self, base_dir: Path, contents: Mapping[str, bytes] | None = None) -> None:
         self._base_dir = base_dir.resolve()
         self._documents: dict[str, Any] = {}
         self.notes: dict[Path, list[str]] = {}
+        self.contents: dict[str, bytes] = dict(contents or {})
 
     def read(self, path: Path) -> tuple[str, Any]:
         """URI and data of a document that the configuration names. Raises DocumentError."""
@@ -81,6 +86,13 @@ class Files:
         return document
 
     def _load(self, path: Path) -> Any:
+        data = self.contents.get(str(path))
+        if data is None:
+            data = self.contents[str(path)] = self._bytes(path)
+        return self._parse(data, path)
+
+    @staticmethod
+    def _bytes(path: Path) -> bytes:
         try:
             # A pipe would block for ever, a device never end.
             if not stat.S_ISREG(path.stat().st_mode):
@@ -94,7 +106,7 @@ class Files:
             raise DocumentError(f"the file {path} can't be read: {reason}") from None
         if len(data) > MAX_BYTES:
             raise DocumentError(f"the file {path} is larger than {MAX_BYTES >> 20} MiB")
-        return self._parse(data, path)
+        return data
 
     def _parse(self, data: bytes, path: Path) -> Any:
         notes: list[str] = []

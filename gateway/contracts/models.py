@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urljoin
+from urllib.parse import unquote, urljoin
 
 from gateway.config.model_content import ModelConfig
 from gateway.contracts.files import DocumentError, Files, resolve, uri_of
@@ -61,6 +61,17 @@ class Models:
         name, hash_, fragment = reference.removeprefix(PREFIX).partition("#")
         uri = self._uris.get(name)
         return None if uri is None else uri + hash_ + fragment
+
+    def look_up(self, reference: str, root: Any) -> Any:
+        """What a `$ref` in the document `root`, or in a model, means; None if nothing."""
+        if reference.startswith(PREFIX):
+            reference = self.uri(reference) or ""
+        uri, _, fragment = reference.partition("#")
+        value = self._documents.get(uri) if uri else root
+        for step in unquote(fragment).split("/")[1:]:
+            token = step.replace("~1", "/").replace("~0", "~")
+            value = value.get(token) if isinstance(value, dict) else None
+        return value
 
     def compile(self, document: dict[str, Any] | bool) -> Schema:
         """A schema that stands in the configuration itself, with references as models have them.

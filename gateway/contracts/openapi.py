@@ -286,4 +286,3 @@ def _share_names(parameters: list[Parameter]) -> None:
     for parameter in parameters:
         if parameter.where == "query":
             parameter.taken = names - {parameter.name}
-

@@ -8,12 +8,13 @@ from typing import Any
 
 from gateway.contracts import media
 from gateway.contracts.media import MediaTable, MediaType
-from gateway.contracts.parameters import Parameter
+from gateway.contracts.parameters import Checkable
 from gateway.contracts.schema import Schema
 from gateway.contracts.shapes import TEXT, Shape
 from gateway.contracts.strict_json import MalformedJson, decode
 from gateway.contracts.styles import Undecodable, form_object, query_pairs
 from gateway.contracts.violations import Violation
+
 
 class Content:
     """What a body of one media type must be. `schema` gives its validator, None for anything."""
@@ -98,17 +99,18 @@ def unpack(data: bytes, encoding: str, limit: int) -> bytes | None:
 class Operation:
     """One method of one path. `label` names it in logs; `responses` are by status, as written."""
 
-    __slots__ = ("body", "label", "parameters", "responses")
+    __slots__ = ("body", "label", "parameters", "responses", "uses_cookies")
 
     def __init__(
         self,
         label: str,
-        parameters: Sequence[Parameter],
+        parameters: Sequence[Checkable],
         body: Body | None,
         responses: Mapping[str, MediaTable[Content]],
     ) -> None:
         self.label = label
         self.parameters = tuple(parameters)
+        self.uses_cookies = any(each.where == "cookie" for each in parameters)
         self.body = body
         self.responses = responses
 

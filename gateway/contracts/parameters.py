@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from gateway.contracts import styles
 from gateway.contracts.schema import Schema
-from gateway.contracts.shapes import TEXT, Shape
+from gateway.contracts.shapes import TEXT, Shape, coerce
 from gateway.contracts.strict_json import MalformedJson, decode
 from gateway.contracts.styles import Pairs, Undecodable, decode_text
 from gateway.contracts.violations import Violation
@@ -114,7 +114,7 @@ class Parameter:
         if self.where == "header":
             shape = self._shape
             if not (shape.is_array or shape.is_object):
-                return styles.coerce(raw, shape)
+                return coerce(raw, shape)
             # Fields are not percent-encoded, and may have spaces behind their commas.
             parts = [part.strip(" \t") for part in raw.split(",")] if raw else []
             plain = ",".join(part.replace("%", "%25") for part in parts)
@@ -126,8 +126,8 @@ class Parameter:
         if self.where == "path":
             return parts.path.get(self.name)
         if self.where == "header":
-            values = parts.headers(self.place)
-            return _field_text(values) if values else None
+            fields = parts.headers(self.place)
+            return field_text(fields) if fields else None
         pairs = parts.query if self.where == "query" else parts.cookies
         values = [value for name, value in pairs if name == self.name]
         if len(values) > 1:
@@ -159,10 +159,10 @@ class Parameter:
             return ABSENT
         if shape.is_array or shape.is_object:
             return styles.separated(raw, shape, styles.SEPARATORS[self.style])
-        return styles.coerce(decode_text(raw, plus=self.where == "query"), shape)
+        return coerce(decode_text(raw, plus=self.where == "query"), shape)
 
 
-def _field_text(values: Sequence[bytes]) -> str:
+def field_text(values: Sequence[bytes]) -> str:
     """A field's values as one list (RFC 9110 section 5.3), as text."""
     data = b", ".join(values)
     try:
@@ -182,7 +182,17 @@ def cookie_pairs(values: Iterable[bytes]) -> list[tuple[str, str]]:
     return pairs
 
 
-def check_all(parameters: Iterable[Parameter], parts: Parts) -> list[Violation]:
+class Checkable(Protocol):
+    """What can say what is wrong with a request beside its body."""
+
+    where: str
+
+    def check(self, parts: Parts) -> list[Violation]:
+        """What is wrong."""
+        ...
+
+
+def check_all(parameters: Iterable[Checkable], parts: Parts) -> list[Violation]:
     """What is wrong with all of them."""
     found: list[Violation] = []
     for parameter in parameters:

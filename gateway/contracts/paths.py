@@ -74,9 +74,9 @@ class PathTrie(Generic[T]):
         for known, child in node.patterns:
             if known.pattern == pattern:
                 return child
-        child: _Node[T] = _Node()
-        node.patterns.append((re.compile(pattern, re.ASCII), child))
-        return child
+        fresh: _Node[T] = _Node()
+        node.patterns.append((re.compile(pattern, re.ASCII), fresh))
+        return fresh
 
     def find(self, path: str) -> tuple[T, dict[str, str]] | None:
         """What stands at a path, with its parameters, still encoded; None if nothing does."""

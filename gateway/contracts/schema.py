@@ -7,7 +7,7 @@ that knows the validator library.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, Final
 
@@ -58,7 +58,7 @@ class Schema:
 
     def __init__(self, document: dict[str, Any] | bool, registry: Registry | None = None) -> None:
         validator = _compile(document, registry)
-        self._is_valid = validator.is_valid
+        self._is_valid: Callable[[Any], bool] = validator.is_valid
         self._evaluate = validator.evaluate
         self._validate = validator.validate
 
@@ -73,9 +73,7 @@ class Schema:
             return [self._first(value, where, prefix)]
         errors = self._evaluate(value).errors()
         found = [
-            describe(
-                where, prefix, each["schemaLocation"], each["instanceLocation"], each["error"]
-            )
+            describe(where, prefix, each["schemaLocation"], each["instanceLocation"], each["error"])
             for each in islice(errors, MAX_VIOLATIONS)
         ]
         if len(errors) > MAX_VIOLATIONS:
@@ -113,7 +111,7 @@ def pointer_of(path: Iterable[str | int]) -> str:
 
 
 def _compile(document: dict[str, Any] | bool, registry: Registry | None) -> Any:
-    draft = jsonschema_rs.Draft202012Validator
+    draft: type[jsonschema_rs.Validator] = jsonschema_rs.Draft202012Validator
     if isinstance(document, dict) and isinstance(stated := document.get("$schema"), str):
         known = _DRAFTS.get(stated.rstrip("#"))
         if known is None:
@@ -130,12 +128,12 @@ def _compile(document: dict[str, Any] | bool, registry: Registry | None) -> Any:
         )
     except jsonschema_rs.ValidationError as error:
         pointer = pointer_of(error.instance_path)
-        raise SchemaError(_explain(error, document), pointer) from None
+        raise SchemaError(_explain(error), pointer) from None
     except (ValueError, jsonschema_rs.ReferencingError) as error:
         raise SchemaError(_first_line(error)) from None
 
 
-def _explain(error: jsonschema_rs.ValidationError, document: dict[str, Any] | bool) -> str:
+def _explain(error: jsonschema_rs.ValidationError) -> str:
     message = _first_line(error)
     last = error.instance_path[-1] if error.instance_path else ""
     if last == "pattern" or "patternProperties" in error.instance_path:

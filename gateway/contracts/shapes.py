@@ -1,4 +1,4 @@
-"""What kind of value a schema is after: so that text, which is all a parameter is, can become it."""
+"""What kind of value a schema is after, so that text, which is all a parameter is, becomes it."""
 
 from __future__ import annotations
 
@@ -88,6 +88,9 @@ class _Reader:
                 self._add(branch, shape, depth, seen)
         for key in ("then", "else"):
             self._add(schema.get(key), shape, depth, seen)
+        self._inside(schema, shape, depth)
+
+    def _inside(self, schema: dict[str, Any], shape: Shape, depth: int) -> None:
         if "items" in schema and shape.items is None:
             shape.items = self.read(schema["items"], depth + 1)
         properties = schema.get("properties")

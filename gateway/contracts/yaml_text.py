@@ -77,7 +77,11 @@ class _Builder:
             if done.anchor:
                 self._anchors[done.anchor] = (done.value, done.weight)
             self._add(done.value, done.weight, event)
-        elif isinstance(event, yaml.AliasEvent):
+        else:
+            self._take_other(event)
+
+    def _take_other(self, event: Any) -> None:
+        if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._anchors:
                 raise UnreadableYaml(f"{_at(event)}an alias of nothing, or of what it stands in")
             self._add(*self._anchors[event.anchor], event)
@@ -111,7 +115,9 @@ class _Builder:
                         parent.value.setdefault(name, inherited)
             return
         if key in parent.value and len(self._notes) < MAX_DEPTH:
-            self._notes.append(f"{_at(event)}the key {key[:80]} is there twice; the last one counts")
+            self._notes.append(
+                f"{_at(event)}the key {key[:80]} is there twice; the last one counts"
+            )
         parent.value[key] = value
 
 

@@ -22,6 +22,7 @@ from gateway.message import Exchange, Handler, Response
 
 if TYPE_CHECKING:
     from gateway.config.model import GatewayConfig, ServerConfig, TelemetryConfig
+    from gateway.contracts.library import Library
     from gateway.observability.access_log import AccessLog
     from gateway.observability.metrics import Metrics
 
@@ -40,7 +41,8 @@ class BuildContext:
     `shared(key, factory)` returns the long-lived object of that key, made by `factory` the first
     time; it survives reloads as long as some route still asks for it. Has it a `start`, that is
     awaited before the policies' own, once for each configuration that uses it; has it an `aclose`,
-    that is awaited when nobody asks for it any more. `config` is the whole configuration.
+    that is awaited when nobody asks for it any more. `config` is the whole configuration, `library`
+    its models and contracts, compiled.
     """
 
     route: str
@@ -53,6 +55,7 @@ class BuildContext:
     access_log: AccessLog | None
     base_dir: Path
     shared: Callable[[tuple[object, ...], Callable[[], Any]], Any]
+    library: Library | None = None
 
 
 class Policy:

@@ -32,6 +32,7 @@ from gateway.policies.fault.policy import FaultPolicy
 from gateway.policies.headers import HeadersPolicy
 from gateway.policies.observe import ObservePolicy
 from gateway.policies.order import arrange
+from gateway.policies.validate.policy import ValidatePolicy
 
 BUILTIN: Final[tuple[type[Policy], ...]] = (
     CorrelationPolicy,
@@ -39,6 +40,7 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     AccessPolicy,
     CorsPolicy,
     BodyPolicy,
+    ValidatePolicy,
     HeadersPolicy,
     FaultPolicy,
     DeadlinePolicy,

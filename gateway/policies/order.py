@@ -18,6 +18,7 @@ ADMISSION: Final = (
     "access",  # cheapest refusal first: who, by address alone
     "cors",  # a preflight carries no credentials, so it is answered before any could be asked for
     "body",  # a body that is too large is refused before anyone reads it
+    "validate",  # reads the body once; what comes after never sees a malformed request
 )
 
 DELIVERY: Final = (
