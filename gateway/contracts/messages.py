@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from gateway.contracts.violations import Violation
@@ -73,6 +74,9 @@ def _constraint(keyword: str, error: str) -> str:
     infix = _INFIX.get(keyword)
     if infix is not None:
         at = error.rfind(infix)
+        if at >= 0 and keyword == "type":
+            names = re.findall("[a-z]+", error[at + len(infix) + 1 :])
+            return "is not of type " + " or ".join(sorted(names))
         if at >= 0:
             return _shortened(error[at + 1 :], _MAX_MESSAGE)
     return f"does not meet {_shortened(keyword, 40)}"
