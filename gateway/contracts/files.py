@@ -31,6 +31,8 @@ def uri_of(path: Path) -> str:
 
 def resolve(base: str, reference: str) -> tuple[str, str]:
     """The document's URI and the fragment that `reference` means in the document `base`."""
+    if reference.startswith("#"):
+        return base, unquote(reference[1:])
     # urljoin joins only schemes that it knows.
     absolute = (
         urljoin("http" + base.removeprefix(SCHEME), reference)
@@ -77,7 +79,10 @@ class Files:
         if not _is_ours(uri):
             raise DocumentError(f"{uri} is not a file, and nothing is fetched")
         path = Path(unquote(urlsplit(uri).path))
-        real = path.resolve()
+        try:
+            real = path.resolve()
+        except (OSError, ValueError, RuntimeError):
+            raise DocumentError("a path can't be a file's") from None
         if not any(real.is_relative_to(home) for home in (self._base_dir, root.resolve().parent)):
             raise DocumentError(f"{path} is outside the directories that may be read")
         if len(self._documents) >= MAX_FILES:
@@ -99,6 +104,8 @@ class Files:
                 raise DocumentError(f"{path} is no regular file")
             with path.open("rb") as stream:
                 data = stream.read(MAX_BYTES + 1)
+        except DocumentError:
+            raise
         except FileNotFoundError:
             raise DocumentError(f"the file {path} does not exist") from None
         except (OSError, ValueError) as error:

@@ -36,11 +36,11 @@ class Models:
         self._documents: dict[str, Any] = {}
         self._ids: dict[str, str] = {}
         self._schemas: dict[str, Schema] = {}
+        self.registry: Registry | None = None
         for name, config in configs.items():
             self._open(name, config, base_dir)
-        for uri in list(self._raw):
-            self._link(uri)
-        self.registry: Registry | None = None
+        self._waiting = list(self._raw)
+        self._link_all()
         if self._documents and not self.errors:
             self._compile(configs)
 
@@ -83,6 +83,10 @@ class Models:
             linked = self._absolute(document, self._base, self._base, None, 0)
         except (DocumentError, SchemaError) as error:
             raise SchemaError(str(error)) from None
+        known = len(self.errors)
+        self._link_all()
+        if len(self.errors) > known:
+            raise SchemaError(self.errors.pop().message)
         if len(self._documents) > before or self.registry is None:
             self.registry = Registry(self._documents.items())
         return Schema(linked, self.registry)
@@ -108,6 +112,10 @@ class Models:
     def _note_id(self, uri: str, document: Any) -> None:
         if isinstance(document, dict) and isinstance(stated := document.get("$id"), str):
             self._ids.setdefault(stated.rstrip("#"), uri)
+
+    def _link_all(self) -> None:
+        while self._waiting:
+            self._link(self._waiting.pop())
 
     def _link(self, uri: str) -> None:
         """Make the references of one document absolute, and read what they lead to."""
@@ -149,7 +157,6 @@ class Models:
             target = self.uri(reference)
             if target is None:
                 raise SchemaError(f"there is no model for {reference}")
-            self._link(target.partition("#")[0])
             return target
         if own_id is not None:
             named, hash_, fragment = urljoin(own_id, reference).partition("#")
@@ -164,7 +171,7 @@ class Models:
             self._raw[document] = self._files.follow(document, at)
             self._roots[document] = at
             self._note_id(document, self._raw[document])
-        self._link(document)
+            self._waiting.append(document)
         return document + suffix
 
     def _base_path(self) -> Path:
@@ -180,6 +187,8 @@ class Models:
         # Files that models refer to come first, so that what is wrong is said of where it stands.
         named = set(self._uris.values())
         for uri in sorted(self._documents, key=lambda each: each in named):
+            if uri in named and self.errors and not compiled.keys() & named:
+                return
             try:
                 compiled[uri] = Schema(self._documents[uri], self.registry)
             except SchemaError as error:

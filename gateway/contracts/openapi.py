@@ -18,7 +18,7 @@ from gateway.contracts.contract import METHODS, BadTemplate, Contract
 from gateway.contracts.convert import REQUEST, RESPONSE, Converter
 from gateway.contracts.document import MISSING, Document, Place
 from gateway.contracts.files import DocumentError, Files
-from gateway.contracts.media import JSON, MediaTable, parse
+from gateway.contracts.media import FORM, JSON, MediaTable, parse
 from gateway.contracts.models import Models
 from gateway.contracts.operation import Body, Content, Operation
 from gateway.contracts.parameters import STYLES, Parameter
@@ -50,11 +50,11 @@ def import_document(name: str, path: Path, files: Files, models: Models) -> Cont
 class LazySchema:
     """A converted schema, compiled at once or when it is first needed."""
 
-    __slots__ = ("_converter", "_name", "_place", "_schema", "_tried")
+    __slots__ = ("_converter", "_place", "_schema", "_tried", "name")
 
     def __init__(self, converter: Converter, name: str, place: Place) -> None:
         self._converter = converter
-        self._name = name
+        self.name = name
         self._place = place
         self._schema: Schema | None = None
         self._tried = False
@@ -68,7 +68,7 @@ class LazySchema:
         """Compile it; a schema that can't be is left out, with a warning."""
         self._tried = True
         try:
-            self._schema = self._converter.compile(self._name)
+            self._schema = self._converter.compile(self.name)
         except SchemaError as error:
             message = f"the schema can't be compiled, and every value passes: {error.message}"
             self._converter.document.warn(self._place, message)
@@ -190,8 +190,8 @@ class _Importer:
         content = node.get("content")
         if isinstance(content, dict):
             return self._content_parameter(name, where, node, place)
-        schema, shape = self._schema(node.get("schema"), place / "schema", REQUEST)
-        parameter = Parameter(name, where, schema, shape)
+        schema = self._schema(node.get("schema"), place / "schema", REQUEST)
+        parameter = Parameter(name, where, schema, self._shape(schema))
         self._style(parameter, node, place)
         return parameter
 
@@ -202,8 +202,8 @@ class _Importer:
             parsed = parse(kind)
             if parsed is not None and parsed.kind == JSON and isinstance(about, dict):
                 at = place / "content" / kind / "schema"
-                schema, shape = self._schema(about.get("schema"), at, REQUEST)
-                parameter = Parameter(name, where, schema, shape)
+                schema = self._schema(about.get("schema"), at, REQUEST)
+                parameter = Parameter(name, where, schema)
                 parameter.content = True
                 break
         else:
@@ -241,11 +241,13 @@ class _Importer:
     def _content(self, value: Any, place: Place, direction: str) -> MediaTable[Content]:
         entries = []
         for name, about in (value if isinstance(value, dict) else {}).items():
-            if parse(name) is None:
+            parsed = parse(name)
+            if parsed is None:
                 self._document.warn(place / name, "no media type; it is left out")
                 continue
             node = about.get("schema") if isinstance(about, dict) else None
-            schema, shape = self._schema(node, place / name / "schema", direction)
+            schema = self._schema(node, place / name / "schema", direction)
+            shape = self._shape(schema) if parsed.kind == FORM else TEXT
             entries.append((name, Content(schema, shape)))
         return MediaTable(entries)
 
@@ -265,16 +267,19 @@ class _Importer:
                 self._document.warn(place / status, "expected a response; it is left out")
         return found
 
-    def _schema(
-        self, node: Any, place: Place, direction: str
-    ) -> tuple[Callable[[], Schema | None], Shape]:
+    def _schema(self, node: Any, place: Place, direction: str) -> Callable[[], Schema | None]:
         if node is None:
-            return _anything, TEXT
+            return _anything
         converter = self._converter
         name = converter.schema(node, place, direction)
         lazy = LazySchema(converter, name, place)
         self._lazy.append(lazy)
-        return lazy, shape_of(converter.definitions[name], self._lookup)
+        return lazy
+
+    def _shape(self, schema: Callable[[], Schema | None]) -> Shape:
+        if not isinstance(schema, LazySchema):
+            return TEXT
+        return shape_of(self._converter.definitions[schema.name], self._lookup)
 
     def _lookup(self, reference: str) -> Any:
         return self._converter.definitions.get(reference.removeprefix("#/$defs/"))

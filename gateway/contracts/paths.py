@@ -47,7 +47,7 @@ class PathTrie(Generic[T]):
         names: list[list[str]] = []
         if not template.startswith("/"):
             raise BadTemplate("a path starts with /")
-        if "{" not in template:
+        if "{" not in template and "}" not in template:
             return self._exact.setdefault(_literal(template), value) is value
         for segment in template[1:].split("/"):
             node = self._child(node, segment, names)
@@ -139,7 +139,8 @@ def _pattern(segment: str) -> str:
 
 
 def _text(part: str) -> str:
-    return _literal("/" + part)[1:] if part else ""
+    # Behind a letter, a dot is no dot segment.
+    return _literal("/x" + part)[2:]
 
 
 def _literal(path: str) -> str:

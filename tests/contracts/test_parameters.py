@@ -286,7 +286,7 @@ TEXTS = st.text(
 ) | st.sampled_from(["color[", "color[]=1", "color[][]=", ";color=1;", ".R=1.G", "color=%", "=", "&&"])  # fmt: skip
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=150)
 @given(SCHEMAS, STYLES, st.booleans(), st.booleans(), TEXTS)
 def test_no_text_ends_in_anything_but_violations(
     schema: Any, style: tuple[str, str], explode: bool, content: bool, text: str
