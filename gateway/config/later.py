@@ -30,7 +30,6 @@ POLICIES: Final = frozenset(
         "mirror",
         "retry",
         "transform",
-        "validate",
     }
 )
 BALANCE: Final = re.compile(r"p2c|hash\(.*\)")

@@ -38,6 +38,7 @@ from gateway.policies.observe import ObservePolicy
 from gateway.policies.order import arrange
 from gateway.policies.rate_limit.policy import RateLimitPolicy
 from gateway.policies.upstream_auth.policy import UpstreamAuthPolicy
+from gateway.policies.validate.policy import ValidatePolicy
 
 BUILTIN: Final[tuple[type[Policy], ...]] = (
     CorrelationPolicy,
@@ -47,6 +48,7 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     BodyPolicy,
     AuthPolicy,
     RateLimitPolicy,
+    ValidatePolicy,
     IdempotencyPolicy,
     CachePolicy,
     HeadersPolicy,
