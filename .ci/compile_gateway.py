@@ -37,13 +37,14 @@ SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 # What a request goes through. Modules with pydantic models can't be compiled, and those that are
 # only used when something is built or has failed need not be.
 MODULES = (
-    "app", "forwarded", "message", "http1.head", "http1.target", "http1.chunked",
-    "observability.access_log", "observability.metrics", "observability.trace", "routing.host",
-    "routing.path", "routing.table", "routing.template", "routing.tree", "server.answer",
-    "server.attendant", "server.body", "server.connection", "server.cycle", "server.factory",
-    "server.protocol", "upstream.balancer", "upstream.body", "upstream.client",
-    "upstream.connection", "upstream.headers", "upstream.link", "upstream.pool",
-    "upstream.reading", "upstream.stall", "upstream.target", "upstream.upload",
+    "app", "forwarded", "http1.chunked", "http1.head", "http1.target", "message",
+    "observability.access_log", "observability.correlation", "observability.metrics",
+    "observability.observer", "observability.trace", "policies.compile", "policies.terminal",
+    "routing.host", "routing.path", "routing.table", "routing.template", "routing.tree",
+    "server.answer", "server.attendant", "server.body", "server.connection", "server.cycle",
+    "server.factory", "server.protocol", "upstream.balancer", "upstream.body", "upstream.client",
+    "upstream.connection", "upstream.deadline", "upstream.headers", "upstream.link",
+    "upstream.pool", "upstream.reading", "upstream.stall", "upstream.target", "upstream.upload",
 )  # fmt: skip
 
 

@@ -139,8 +139,7 @@ class Cycle:
                 body = self._body
                 if body is None or body.size or body.done:
                     data = self.take_body()
-                    more = not self._delivered
-                    return {"type": "http.request", "body": data, "more_body": more}
+                    return {"type": "http.request", "body": data, "more_body": not self._delivered}
             if self._on_readable is None or self._on_readable.done():
                 self._on_readable = self.protocol.shared.loop.create_future()
             await self._on_readable
