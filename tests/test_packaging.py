@@ -113,7 +113,7 @@ def test_wheel_holds_the_whole_package(tmp_path: Path) -> None:
     ours = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "gateway").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and not {"__pycache__", "_compiled"} & set(path.parts)
     }
 
     assert "lockgate = gateway.cli.main:main" in commands
