@@ -83,7 +83,7 @@ def test_lock_is_hashed_and_names_no_host(name: str) -> None:
 def test_runtime_lock_covers_the_declared_dependencies() -> None:
     """What pyproject.toml asks for is in the lock, and in the same version in the other one."""
     pins = [
-        dict(re.findall(r"^([a-z0-9-]+)(?:\[.*\])?==(\S+)", (ROOT / name).read_text(), re.MULTILINE))
+        dict(re.findall(r"(?m)^([a-z0-9-]+)(?:\[.*\])?==(\S+)", (ROOT / name).read_text()))
         for name in LOCKS[:2]
     ]
 
