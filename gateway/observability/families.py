@@ -6,6 +6,7 @@ family: declare it here, and describe it in docs/operations.md.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Final
 
@@ -25,6 +26,12 @@ FAULTS: Final = _family(
     Kind.COUNTER,
     "Trouble made on purpose, by its kind.",
     ("route", "kind"),
+)
+IDENTITY_PROVIDER_CALLS: Final = _family(
+    "gateway_identity_provider_calls_total",
+    Kind.COUNTER,
+    "Times that an identity asked its provider, for keys or about a token, by result.",
+    ("identity", "result"),
 )
 IDEMPOTENCY: Final = _family(
     "gateway_idempotency_requests_total",
@@ -46,6 +53,24 @@ RATE_LIMIT_STORE_ERRORS: Final = _family(
     "Requests whose limits were decided without the store, because a call to it failed.",
     ("route",),
 )
+UPSTREAM_TOKENS: Final = _family(
+    "gateway_upstream_token_requests_total",
+    Kind.COUNTER,
+    "Requests for the gateway's own tokens, by token endpoint and outcome.",
+    ("endpoint", "outcome"),
+)
+
+# What Prometheus takes for a name.
+_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
+
+
+def check_plugin_family(declaration: Declaration, taken: Collection[str]) -> None:
+    """Raises ValueError for a family that a plugin can't have; `taken` are the gateway's own."""
+    names = (declaration.name, *declaration.labels)
+    if declaration.name in taken:
+        raise ValueError(f"the gateway has a metric {declaration.name} of its own")
+    if declaration.kind is Kind.HISTOGRAM or not all(map(_NAME.fullmatch, names)):
+        raise ValueError("a plugin's metric is a counter or a gauge; names are a-z, 0-9 and _")
 
 
 class Counts:

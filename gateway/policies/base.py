@@ -22,6 +22,7 @@ from gateway.message import Exchange, Handler, Response
 
 if TYPE_CHECKING:
     from gateway.config.model import GatewayConfig, ServerConfig, TelemetryConfig
+    from gateway.control.client import ControlClient
     from gateway.observability.access_log import AccessLog
     from gateway.observability.metrics import Metrics
     from gateway.store.base import Store
@@ -60,6 +61,14 @@ class BuildContext:
     base_dir: Path
     shared: Callable[[tuple[object, ...], Callable[[], Any]], Any]
     store: Callable[[], Store] = _no_store
+
+    def http(self) -> ControlClient:
+        """The client for calls to the control plane, the same one for everybody."""
+        # Here, because it takes memory that a gateway which makes no such calls should not pay for.
+        from gateway.control.client import ControlClient  # noqa: PLC0415
+
+        client: ControlClient = self.shared(("control client",), ControlClient)
+        return client
 
 
 class Policy:
@@ -105,8 +114,8 @@ class Guard(Policy):
     def check(self, exchange: Exchange) -> Rejection | Awaitable[Rejection | None] | None:
         """Return None to let the request pass, or why not.
 
-        `async def` for a guard that waits for something; a plain `def` for one that does not, which
-        saves a coroutine for each request.
+        `async def` for a guard that waits for something; a plain `def` for one that does not, or
+        only now and then (it returns an awaitable then), which saves a coroutine for each request.
 
         To speak on the answer, append to `exchange.reply_headers`. To see the end of the exchange,
         append to `exchange.on_finish`.

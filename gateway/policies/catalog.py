@@ -23,6 +23,8 @@ from pydantic import BaseModel
 from gateway.config.base import PolicySpec
 from gateway.errors import ConfigError
 from gateway.policies.access import AccessPolicy
+from gateway.policies.auth.fields import identity_fields
+from gateway.policies.auth.policy import AuthPolicy
 from gateway.policies.base import Around, BuildContext, Guard, Policy
 from gateway.policies.body import BodyPolicy
 from gateway.policies.correlation import CorrelationPolicy
@@ -34,6 +36,7 @@ from gateway.policies.idempotency.policy import IdempotencyPolicy
 from gateway.policies.observe import ObservePolicy
 from gateway.policies.order import arrange
 from gateway.policies.rate_limit.policy import RateLimitPolicy
+from gateway.policies.upstream_auth.policy import UpstreamAuthPolicy
 
 BUILTIN: Final[tuple[type[Policy], ...]] = (
     CorrelationPolicy,
@@ -41,11 +44,13 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     AccessPolicy,
     CorsPolicy,
     BodyPolicy,
+    AuthPolicy,
     RateLimitPolicy,
     IdempotencyPolicy,
     HeadersPolicy,
     FaultPolicy,
     DeadlinePolicy,
+    UpstreamAuthPolicy,
 )
 ENTRY_POINT_GROUP: Final = "lockgate.policies"
 
@@ -92,7 +97,8 @@ class PolicyCatalog:
 
         Raises ConfigError, whose `path` begins with the policy's name.
         """
-        built = []
+        fields = identity_fields(context)
+        built: list[Policy] = [] if fields is None else [fields]
         for name in self.order:
             config = configs.get(name)
             if config is None:
