@@ -241,5 +241,5 @@ async def test_two_gateways_over_time(store_server: StoreServer, gateway_on: Ser
             began = loop.time()
             await asyncio.gather(*(press(client, began + 0.8) for client in clients))
             lasted = loop.time() - began
-    # Only a machine that stands still for the burst's 667 ms could admit less than the least.
-    assert 40 + 60 * 0.3 <= passed <= 40 + 60 * lasted + 1
+    # Never more; fewer only as far as a busy machine let the bucket stand full meanwhile.
+    assert 40 < passed <= 40 + 60 * lasted + 1
