@@ -42,6 +42,9 @@ identities:
 """
 
 _EVERYTHING = '  - {name: bench, match: {path: "/{rest:path}"}, upstream: bench}\n'
+_CACHED = """\
+  - {name: bench, match: {path: "/{rest:path}"}, upstream: bench, cache: {ttl: 1h}}
+"""
 # What a service of some size has: three methods on a collection and its items, under a version.
 _ONE_OF_MANY = """\
   - name: service{n}.read
@@ -56,6 +59,7 @@ class Setup:
 
     With a `store` (a socket's path) there is a limit that nobody reaches; with an `edge`, callers
     must show its token.
+    `cached` keeps answers, so that all but the first come from memory.
     """
 
     workers: int = 1
@@ -64,6 +68,7 @@ class Setup:
     watch: bool = True
     store: str = ""
     edge: Edge | None = None
+    cached: bool = False
 
     def paths(self) -> list[str]:
         """What to ask for: one path, or ten spread over all the routes."""
@@ -103,7 +108,7 @@ def config_text(job: Job, setup: Setup, admin: int) -> str:
         timeout=setup.timeout,
         policies=_policies(job, setup),
         access_log=job.access_log,
-        routes=many or _EVERYTHING,
+        routes=many or (_CACHED if setup.cached else _EVERYTHING),
     )
 
 

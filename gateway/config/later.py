@@ -22,7 +22,6 @@ POLICIES: Final = frozenset(
     {
         "audit",
         "bulkhead",
-        "cache",
         "canary",
         "circuit_breaker",
         "delivery",
@@ -31,7 +30,6 @@ POLICIES: Final = frozenset(
         "mirror",
         "retry",
         "transform",
-        "validate",
     }
 )
 BALANCE: Final = re.compile(r"p2c|hash\(.*\)")

@@ -73,6 +73,26 @@ def check_plugin_family(declaration: Declaration, taken: Collection[str]) -> Non
         raise ValueError("a plugin's metric is a counter or a gauge; names are a-z, 0-9 and _")
 
 
+CACHE_REQUESTS: Final = _family(
+    "gateway_cache_requests_total",
+    Kind.COUNTER,
+    "Requests of cached routes, by how the cache answered them.",
+    ("route", "result"),
+)
+CACHE_BYTES: Final = _family(
+    "gateway_cache_bytes", Kind.GAUGE, "What stored answers take in memory.", ()
+)
+CACHE_ENTRIES: Final = _family(
+    "gateway_cache_entries", Kind.GAUGE, "Answers that are stored in memory.", ()
+)
+CACHE_EVICTIONS: Final = _family(
+    "gateway_cache_evictions_total",
+    Kind.COUNTER,
+    "Stored answers that had to make room for others.",
+    (),
+)
+
+
 class Counts:
     """The series of one family that a policy keeps: a number for each set of label values.
 

@@ -27,6 +27,7 @@ from gateway.policies.auth.fields import identity_fields
 from gateway.policies.auth.policy import AuthPolicy
 from gateway.policies.base import Around, BuildContext, Guard, Policy
 from gateway.policies.body import BodyPolicy
+from gateway.policies.cache.policy import CachePolicy
 from gateway.policies.correlation import CorrelationPolicy
 from gateway.policies.cors import CorsPolicy
 from gateway.policies.deadline import DeadlinePolicy
@@ -37,6 +38,7 @@ from gateway.policies.observe import ObservePolicy
 from gateway.policies.order import arrange
 from gateway.policies.rate_limit.policy import RateLimitPolicy
 from gateway.policies.upstream_auth.policy import UpstreamAuthPolicy
+from gateway.policies.validate.policy import ValidatePolicy
 
 BUILTIN: Final[tuple[type[Policy], ...]] = (
     CorrelationPolicy,
@@ -46,7 +48,9 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     BodyPolicy,
     AuthPolicy,
     RateLimitPolicy,
+    ValidatePolicy,
     IdempotencyPolicy,
+    CachePolicy,
     HeadersPolicy,
     FaultPolicy,
     DeadlinePolicy,

@@ -20,7 +20,9 @@ ADMISSION: Final = (
     "body",  # a body that is too large is refused before anyone reads it
     "auth",  # who is calling, and may they: whatever costs more stands behind it
     "rate_limit",  # needs to know who calls; before anything that costs more than counting
+    "validate",  # reads the body once; what comes after never sees a malformed request
     "idempotency",  # never records what was refused further out; its answers are whole ones
+    "cache",  # innermost: nobody is given a stored answer who would not have got it from upstream
 )
 
 DELIVERY: Final = (
