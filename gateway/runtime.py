@@ -324,7 +324,7 @@ class _Builder:
     def _shared(self, key: tuple[object, ...], factory: Callable[[], Any]) -> Any:
         return self._runtime.shared(self.keys, key, factory)
 
-    def _context(self, route: str) -> BuildContext:
+    def _context(self, route: str, upstream: str = "") -> BuildContext:
         return BuildContext(
             route=route,
             config=self._gateway,
@@ -336,11 +336,12 @@ class _Builder:
             access_log=self._access_log,
             base_dir=self._configuration.base_dir,
             shared=self._shared,
+            upstream=upstream,
         )
 
     def _route(self, config: RouteConfig) -> CompiledRoute:
         configs = self._configs(config)
-        policies = self._build_policies(configs, self._context(config.name))
+        policies = self._build_policies(configs, self._context(config.name, config.upstream or ""))
         forward = None
         if config.respond is not None:
             terminal = respond(config.respond)

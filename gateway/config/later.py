@@ -17,16 +17,14 @@ TOP_LEVEL: Final = frozenset(
     }
 )
 TELEMETRY: Final = frozenset({"alerts", "audit", "tracing"})
-UPSTREAM: Final = frozenset({"auth", "bulkhead", "circuit_breaker", "health", "outliers", "retry"})
+UPSTREAM: Final = frozenset({"auth", "health", "outliers"})
 ROUTE: Final = frozenset({"flag"})
 POLICIES: Final = frozenset(
     {
         "audit",
         "auth",
-        "bulkhead",
         "cache",
         "canary",
-        "circuit_breaker",
         "delivery",
         "deprecation",
         "fault",
@@ -34,7 +32,6 @@ POLICIES: Final = frozenset(
         "minimise",
         "mirror",
         "rate_limit",
-        "retry",
         "transform",
         "validate",
     }

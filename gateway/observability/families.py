@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
+from gateway.observability.resilience import RESILIENCE_FAMILIES
 from gateway.observability.snapshot import Declaration, Sample
 
-POLICY_FAMILIES: Final[tuple[Declaration, ...]] = ()
+POLICY_FAMILIES: Final[tuple[Declaration, ...]] = (*RESILIENCE_FAMILIES,)
 
 
 class Counts:
@@ -34,6 +35,10 @@ class Counts:
     def set(self, *labels: str, value: float) -> None:
         """Say how it stands, for a gauge."""
         self.values[labels] = value
+
+    def drop(self, *labels: str) -> None:
+        """Forget a series whose owner is gone."""
+        self.values.pop(labels, None)
 
     def collect(self, into: dict[str, list[Sample]], routes_gone: Collection[str]) -> None:
         """Append a copy of every series."""

@@ -41,6 +41,7 @@ class BuildContext:
     time; it survives reloads as long as some route still asks for it. Has it a `start`, that is
     awaited before the policies' own, once for each configuration that uses it; has it an `aclose`,
     that is awaited when nobody asks for it any more. `config` is the whole configuration.
+    `upstream` is the name of the route's upstream, empty if it has none.
     """
 
     route: str
@@ -53,6 +54,18 @@ class BuildContext:
     access_log: AccessLog | None
     base_dir: Path
     shared: Callable[[tuple[object, ...], Callable[[], Any]], Any]
+    upstream: str = ""
+
+    def scope(self, policy: str, config: BaseModel) -> tuple[str, str]:
+        """What a policy that may stand under `upstreams:` shares its state with.
+
+        (upstream, "") for all routes that use what the upstream says, or, where the upstream says
+        nothing, the same as this one; (upstream, route) for a route that says otherwise.
+        """
+        upstream = self.config.upstreams.get(self.upstream)
+        common = upstream.policies.get(policy) if upstream is not None else None
+        own = common is not None and common != config
+        return self.upstream, self.route if own else ""
 
 
 class Policy:

@@ -25,12 +25,16 @@ from gateway.errors import ConfigError
 from gateway.policies.access import AccessPolicy
 from gateway.policies.base import Around, BuildContext, Guard, Policy
 from gateway.policies.body import BodyPolicy
+from gateway.policies.bulkhead import BulkheadPolicy
+from gateway.policies.circuit_breaker import CircuitBreakerPolicy
 from gateway.policies.correlation import CorrelationPolicy
 from gateway.policies.cors import CorsPolicy
 from gateway.policies.deadline import DeadlinePolicy
 from gateway.policies.headers import HeadersPolicy
+from gateway.policies.hedge import HedgePolicy
 from gateway.policies.observe import ObservePolicy
 from gateway.policies.order import arrange
+from gateway.policies.retry import RetryPolicy
 
 BUILTIN: Final[tuple[type[Policy], ...]] = (
     CorrelationPolicy,
@@ -40,6 +44,10 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     BodyPolicy,
     HeadersPolicy,
     DeadlinePolicy,
+    RetryPolicy,
+    HedgePolicy,
+    CircuitBreakerPolicy,
+    BulkheadPolicy,
 )
 ENTRY_POINT_GROUP: Final = "lockgate.policies"
 

@@ -23,6 +23,10 @@ ADMISSION: Final = (
 DELIVERY: Final = (
     "headers",  # what the upstream and then the client should see
     "timeout",  # absolute, set once for whatever happens further in
+    "retry",  # the loop, and its budget; an open breaker further in ends it
+    "hedge",  # inside the loop and its budget, and each of its attempts is counted by the breaker
+    "circuit_breaker",  # every attempt is counted, and refused before it takes a permit
+    "bulkhead",  # last: a permit is for what is really at the upstream, body included
 )
 
 
