@@ -81,6 +81,7 @@ class Gateway:
         exchange = Exchange(request, self._monotonic())
         exchange.task = cycle.task
         exchange.client_informational = cycle.informational
+        exchange.cut = cycle.reset
         cycle.on_disconnect = exchange.abandon
         if head.length != 0:
             _take_body(cycle, exchange)

@@ -240,6 +240,10 @@ class Exchange:
     timed_out: bool = False
     client_gone: bool = False
     task: asyncio.Task[Any] | None = None
+    # The task that goes on when the client leaves, if a policy put the rest of the chain into one.
+    work: asyncio.Task[Any] | None = None
+    # Resets the client's connection without an answer, where the server can.
+    cut: Callable[[], None] | None = None
     client_informational: Callable[[int, RawHeaders], None] | None = None
     # What a WebSocket handshake offers; None for every other exchange.
     subprotocols: list[str] | None = None
@@ -283,8 +287,9 @@ class Exchange:
     def expire(self) -> None:
         """End the exchange because its deadline passed: whatever it awaits is cancelled."""
         self.timed_out = True
-        if self.task is not None:
-            self.task.cancel()
+        task = self.work or self.task
+        if task is not None:
+            task.cancel()
 
     def may_try_another(self, failed: str) -> bool:
         """Whether another target may be connected to after `failed`, by its label.

@@ -107,6 +107,11 @@ class Settings(BaseSettings):
         description="What the command reload sends; left out, it is server.admin_token of the "
         "configuration.",
     )
+    allow_faults: bool = Field(
+        default=False,
+        description="Whether routes may have the policy fault, which makes trouble on purpose. For "
+        "rehearsals; a configuration with faults loads nowhere else.",
+    )
     drain: DrainSettings = Field(default_factory=DrainSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
 

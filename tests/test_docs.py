@@ -30,7 +30,7 @@ def test_every_metric_is_listed() -> None:
 
 def test_links_lead_somewhere() -> None:
     """Every relative link of the README and docs/ names a file that is there."""
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for link in re.findall(r"\]\(([^)#]+)", page.read_text()):
             assert "://" in link or (page.parent / link).exists(), f"{page.name}: {link}"
 

@@ -12,7 +12,6 @@ TOP_LEVEL: Final = frozenset(
     {
         "flags",
         "schedules",
-        "store",
         "streams",
     }
 )
@@ -27,8 +26,6 @@ POLICIES: Final = frozenset(
         "canary",
         "delivery",
         "deprecation",
-        "fault",
-        "idempotency",
         "minimise",
         "mirror",
         "rate_limit",

@@ -24,6 +24,7 @@ from gateway.config.model import (
     GatewayConfig,
     RouteConfig,
     ServerConfig,
+    StoreConfig,
     TelemetryConfig,
     UpstreamConfig,
 )
@@ -110,7 +111,7 @@ class _Loader:
         self._references = references
         self._base_dir = base_dir
         self._issues = issues
-        self._validator = Validator(base_dir, issues)
+        self._validator = Validator(base_dir, issues, references.environ)
         self._complete = sources.complete
         self._content: list[FilePath] = []
 
@@ -120,6 +121,7 @@ class _Loader:
         sections: dict[str, Any] = {
             "server": self._server(),
             "telemetry": self._telemetry(),
+            "store": self._store(),
             "upstreams": self._upstreams(layers),
         }
         for key in NAMED_SECTIONS:
@@ -184,6 +186,12 @@ class _Loader:
             return TelemetryConfig()
         data = self._without_later(node, later.TELEMETRY, ("telemetry",))
         return self._validator.validate(TelemetryConfig, node, ("telemetry",), data)
+
+    def _store(self) -> StoreConfig | None:
+        node = self._section("store")
+        if node is None:
+            return None
+        return self._validator.validate(StoreConfig, node, ("store",))
 
     def _upstreams(self, layers: Layers) -> dict[str, UpstreamConfig]:
         node = self._section("upstreams")

@@ -38,7 +38,7 @@ class References:
     """
 
     def __init__(self, environ: Mapping[str, str], base_dir: Path) -> None:
-        self._environ = environ
+        self.environ = environ
         self._base_dir = base_dir
         self.used: dict[str, str] = {}
         self.files: list[Path] = []
@@ -90,7 +90,7 @@ class References:
         name, separator, default = body.partition(":-")
         if not _NAME.fullmatch(name):
             raise ReferenceFailed("a reference names no environment variable", _FORMS)
-        value = self._environ.get(name)
+        value = self.environ.get(name)
         if separator:
             # As in a shell: :- also stands in for a variable that is empty.
             return value or default

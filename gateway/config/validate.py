@@ -5,6 +5,7 @@ The one place where the configuration meets pydantic's validator.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any, Final, TypeVar
 
@@ -21,9 +22,12 @@ _UNSET: Final[Any] = object()
 class Validator:
     """Validates nodes, and adds what is wrong to `issues`."""
 
-    def __init__(self, base_dir: FilePath, issues: list[Issue]) -> None:
+    def __init__(
+        self, base_dir: FilePath, issues: list[Issue], environ: Mapping[str, str] | None = None
+    ) -> None:
         self.issues = issues
-        self._context = {"base_dir": base_dir}
+        # What a model may ask for beside its own data.
+        self._context = {"base_dir": base_dir, "environ": environ or {}}
 
     def validate(self, model: type[M], node: Node, path: Path, data: object = _UNSET) -> M | None:
         """The model of `node`, which stands at `path`; None if it is not valid.

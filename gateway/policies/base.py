@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.config.model import GatewayConfig, ServerConfig, TelemetryConfig
     from gateway.observability.access_log import AccessLog
     from gateway.observability.metrics import Metrics
+    from gateway.store.base import Store
 
 
 class Stage(StrEnum):
@@ -31,6 +32,10 @@ class Stage(StrEnum):
 
     ADMISSION = "admission"
     DELIVERY = "delivery"
+
+
+def _no_store() -> Store:
+    raise RuntimeError("this context was made without a store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ class BuildContext:
     awaited before the policies' own, once for each configuration that uses it; has it an `aclose`,
     that is awaited when nobody asks for it any more. `config` is the whole configuration.
     `upstream` is the name of the route's upstream, empty if it has none.
+    `store()` is the store; asking for it when a policy is built is what has it started.
     """
 
     route: str
@@ -54,6 +60,7 @@ class BuildContext:
     access_log: AccessLog | None
     base_dir: Path
     shared: Callable[[tuple[object, ...], Callable[[], Any]], Any]
+    store: Callable[[], Store] = _no_store
     upstream: str = ""
 
     def scope(self, policy: str, config: BaseModel) -> tuple[str, str]:

@@ -18,10 +18,12 @@ ADMISSION: Final = (
     "access",  # cheapest refusal first: who, by address alone
     "cors",  # a preflight carries no credentials, so it is answered before any could be asked for
     "body",  # a body that is too large is refused before anyone reads it
+    "idempotency",  # never records what was refused further out; its answers are whole ones
 )
 
 DELIVERY: Final = (
     "headers",  # what the upstream and then the client should see
+    "fault",  # trouble made on purpose stands before anything that protects from trouble
     "timeout",  # absolute, set once for whatever happens further in
     "retry",  # the loop, and its budget; an open breaker further in ends it
     "hedge",  # inside the loop and its budget, and each of its attempts is counted by the breaker

@@ -385,6 +385,11 @@ class Cycle:
         self.on_disconnect = None  # the application knows: it asked for this
         self.protocol.cut(reset=self.until_close)
 
+    def reset(self) -> None:
+        """Reset the connection instead of answering; the application is told as if it had left."""
+        if not self.complete and not self.disconnected:
+            self.protocol.cut(reset=True)
+
     def disconnect(self, failure: ErrorCode | None = None) -> None:
         """The client is gone, or was cut off for `failure`: tell the application, once."""
         if self.complete or self.disconnected:

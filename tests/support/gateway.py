@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,7 @@ class RunningGateway:
         return held
 
 
-def load(folder: Path, text: str) -> Loaded:
+def load(folder: Path, text: str, environ: Mapping[str, str] | None = None) -> Loaded:
     """The configuration of this text, which may leave out version, server and access log."""
     file = folder / "gateway.yaml"
     given = f"\n{text}"
@@ -153,18 +153,23 @@ def load(folder: Path, text: str) -> Loaded:
     if "\ntelemetry:" not in given:
         head += f"telemetry: {{access_log: {{to: {json.dumps(str(folder / 'access.log'))}}}}}\n"
     file.write_text(head + text)
-    return load_configuration(file, {})
+    return load_configuration(file, environ or {})
 
 
 @asynccontextmanager
 async def run_gateway(
-    folder: Path, text: str, *, stock: bool = False, instance: str = "test"
+    folder: Path,
+    text: str,
+    *,
+    stock: bool = False,
+    instance: str = "test",
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[RunningGateway]:
     """Serve this configuration until the block ends; files go to `folder`.
 
     `stock` puts uvicorn's own HTTP implementation in front instead of the lean protocol.
     """
-    loaded = load(folder, text)
+    loaded = load(folder, text, environ)
     listen: Address = loaded.configuration.gateway.server.listen
     plane = LocalPlane(Runtime(instance=instance), bind(listen, "test")[0], stock=stock)
     try:
