@@ -184,6 +184,10 @@ class Runtime:
             self._shared[key] = factory()
         return self._shared[key]
 
+    def known(self, kind: str) -> list[tuple[tuple[object, ...], Any]]:
+        """The long-lived objects whose key begins with `kind`, with their keys."""
+        return [(key, each) for key, each in self._shared.items() if key[0] == kind]
+
 
 async def _close_quietly(close: Callable[[], Awaitable[None]]) -> None:
     # One failing close must not keep the others open.

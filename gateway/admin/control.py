@@ -8,7 +8,7 @@ one of the supervising process both fit `Control`. Values must already be free o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -126,6 +126,17 @@ class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):
     allow: Sequence[str] = ()
 
 
+class BreakerOrder(msgspec.Struct, frozen=True):
+    """What somebody wants of a circuit breaker: open or closed until further notice, or auto.
+
+    `route` names the route's own breaker; empty for the one that all routes to `upstream` share.
+    """
+
+    upstream: str
+    state: Literal["open", "closed", "auto"]
+    route: str = ""
+
+
 class Control(Protocol):
     """What the admin application may ask of the data path and tell it to do.
 
@@ -150,6 +161,10 @@ class Control(Protocol):
 
     async def reload(self) -> ReloadInfo:
         """Load the files again and swap if they are good. Two calls at once run one by one."""
+        ...
+
+    async def order_breaker(self, order: BreakerOrder) -> bool:
+        """Open or close a circuit breaker, in every process; False if there is no such one."""
         ...
 
     async def explain(self, method: str, url: str) -> Explanation:

@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from gateway.admin.control import (
+    BreakerOrder,
     Check,
     ControlUnavailable,
     Explanation,
@@ -33,8 +34,9 @@ from gateway.observability.snapshot import Aggregator, Snapshot
 from gateway.runtime import Loaded
 from gateway.server.channel import CallFailed, ChannelClosed
 from gateway.server.member import Member, spawn, start
-from gateway.server.orders import Build, Explain, Launch, pack
+from gateway.server.orders import BreakerOrders, Build, Explain, Launch, pack
 from gateway.server.serving import close_all, url_of
+from gateway.server.slot import Slot
 from gateway.settings import Settings
 
 logger = logging.getLogger("gateway.workers")
@@ -48,19 +50,6 @@ _ASK_S: Final = 2.0
 # What a worker needs beyond the drain to close its logs and pools.
 _CLOSE_MARGIN_S: Final = 3.0
 _LOST: Final = (ChannelClosed, CallFailed, TimeoutError, OSError)
-
-
-@dataclass(slots=True)
-class Slot:
-    """The place of one worker: its sockets, who sits in it, and how often it was filled anew."""
-
-    index: int
-    sockets: list[socket]
-    member: Member | None = None
-    tending: asyncio.Task[None] | None = None
-    failures: int = 0
-    restarts: int = 0
-    orphaned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +82,7 @@ class Fleet:
         self._loaded: Loaded | None = None
         self._build: Build | None = None
         self._numbers = 0
+        self._breakers = BreakerOrders()
         self._swap = asyncio.Lock()
         self._stopping = False
 
@@ -180,6 +170,7 @@ class Fleet:
             log_level=self._settings.log_level,
             heartbeat=limits.heartbeat,
             stock=self._options.stock,
+            breakers=list(self._breakers),
         )
         await start(member, launch, limits.start_timeout)
         slot.member = member
@@ -364,6 +355,13 @@ class Fleet:
             for member, answer in zip(members, answers, strict=True)
             for upstream in answer or ()
         ]
+
+    async def order_breaker(self, order: BreakerOrder) -> bool:
+        asked = (self._ask(each, "order_breaker", order, bool) for each in self._serving())
+        found = any(await asyncio.gather(*asked))
+        if found:
+            self._breakers.note(order)
+        return found
 
     async def metrics_snapshot(self) -> Snapshot:
         members = self._serving()

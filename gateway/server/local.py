@@ -16,11 +16,13 @@ from typing import Any, Final
 
 from gateway import pauses
 from gateway.admin import describe
-from gateway.admin.control import Check, Explanation, RouteInfo, WorkerInfo
+from gateway.admin.control import BreakerOrder, Check, Explanation, RouteInfo, WorkerInfo
 from gateway.app import Gateway
 from gateway.config.loader import Configuration
 from gateway.errors import ErrorCode
 from gateway.observability.snapshot import Snapshot as MetricsSnapshot
+from gateway.policies.circuit_breaker.board import KEY as BOARD
+from gateway.policies.circuit_breaker.machine import State
 from gateway.runtime import Loaded, Runtime, Snapshot
 from gateway.server.factory import HttpFactory
 from gateway.server.serving import Listener, url_of
@@ -142,7 +144,12 @@ class LocalPlane:
         return describe.route_infos(self.runtime.snapshot)
 
     async def upstreams(self) -> Sequence[dict[str, Any]]:
-        return [each.status() for each in self.runtime.snapshot.upstreams.values()]
+        return describe.upstream_infos(self.runtime)
+
+    async def order_breaker(self, order: BreakerOrder) -> bool:
+        state = None if order.state == "auto" else State(order.state)
+        boards = [board for _, board in self.runtime.known(BOARD[0])]
+        return any(board.order(order.upstream, order.route, state) for board in boards)
 
     async def explain(self, method: str, url: str) -> Explanation:
         return describe.explain(self.runtime.snapshot, method, url)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from gateway.admin.control import Check, Explanation, RouteInfo, WorkerInfo
+from gateway.admin.control import BreakerOrder, Check, Explanation, RouteInfo, WorkerInfo
 from gateway.observability.snapshot import Snapshot
 from gateway.runtime import Loaded
 
@@ -52,6 +52,10 @@ class Plane(Protocol):
     async def routes(self) -> Sequence[RouteInfo]: ...
 
     async def upstreams(self) -> Sequence[dict[str, Any]]: ...
+
+    async def order_breaker(self, order: BreakerOrder) -> bool:
+        """Carry it out, now and in processes that start later; False if there is no such one."""
+        ...
 
     async def explain(self, method: str, url: str) -> Explanation: ...
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway import __version__, pauses
+from gateway.admin.control import BreakerOrder
 from gateway.clock import SystemClock
 from gateway.runtime import Runtime
 from gateway.server.channel import Channel, open_channel
@@ -63,6 +64,7 @@ class Worker:
             "reopen_logs": self._reopen_logs,
             "routes": self._routes,
             "upstreams": self._upstreams,
+            "order_breaker": self._order_breaker,
             "explain": self._explain,
             "metrics": self._metrics,
         })  # fmt: skip
@@ -108,6 +110,8 @@ class Worker:
         try:
             loaded = await asyncio.to_thread(unpack, launch.build)
             await plane.commit(await plane.prepare(loaded, launch.build.generation))
+            for order in launch.breakers:
+                await plane.order_breaker(order)
         except BaseException:
             await plane.aclose()
             raise
@@ -159,6 +163,10 @@ class Worker:
 
     async def _upstreams(self, _: msgspec.Raw) -> Any:
         return await self._serving().upstreams()
+
+    async def _order_breaker(self, payload: msgspec.Raw) -> Any:
+        order = msgspec.json.decode(payload, type=BreakerOrder)
+        return await self._serving().order_breaker(order)
 
     async def _explain(self, payload: msgspec.Raw) -> Any:
         asked = msgspec.json.decode(payload, type=Explain)

@@ -147,7 +147,7 @@ def _was_out_of_time(exchange: Exchange, before: float) -> bool:
     A retry that began just before the deadline, and a request that waited in a queue of ours until
     then, say nothing about the upstream.
     """
-    if not exchange.timed_out or exchange.client_gone or exchange.deadline is None:
+    if not exchange.timed_out or exchange.deadline is None:
         return False
     waited = exchange.upstream_seconds - before
     return waited * 2 >= exchange.deadline - exchange.started

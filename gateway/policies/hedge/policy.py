@@ -139,7 +139,7 @@ class HedgePolicy(Around):
         return response
 
     def _enter(self, exchange: Exchange, forward: Handler, delay: float) -> Race:
-        task = exchange.task or asyncio.current_task()
+        task = exchange.work or exchange.task or asyncio.current_task()
         race = Race(exchange, forward, task, self._now() + delay)
         queue = self._queue
         while queue and queue[0].exchange is None:
@@ -171,7 +171,10 @@ class HedgePolicy(Around):
             self._counts.add(*self._labels, "budget")
             return
         exchange.attempts += 1
-        race.twins.append(asyncio.get_running_loop().create_task(self._attempt(race, exchange)))
+        task = asyncio.get_running_loop().create_task(self._attempt(race, exchange))
+        # Not in the coroutine: a task that is cancelled before its first step never gets there.
+        task.add_done_callback(self._attempted)
+        race.twins.append(task)
         delay = self._fixed or self._latency.value
         if len(race.twins) < self._config.max and delay is not None:
             race.due = self._now() + delay
@@ -183,13 +186,14 @@ class HedgePolicy(Around):
             twin.outcome = await race.forward(twin.exchange)
         except GatewayError as error:
             twin.outcome = error
-        finally:
-            self._budget.release()
         if not twin.is_good:
             twin.close()
         elif race.exchange is not None:
             race.win(twin)
         return twin
+
+    def _attempted(self, _: asyncio.Task[Twin]) -> None:
+        self._budget.release()
 
     async def _decide(
         self, race: Race, exchange: Exchange, first: Response | BaseException

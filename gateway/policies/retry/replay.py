@@ -22,7 +22,7 @@ class ReplayBody:
         self.can_restart = True
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self if not self._kept else _Replay(self._kept, self)
+        return _Replay(self._kept, self)
 
     async def __anext__(self) -> bytes:
         """The next piece that nobody has read yet."""
