@@ -433,7 +433,6 @@ async def test_the_budget_bounds_a_storm(serve_lean: Serve) -> None:
     """An upstream that fails every time sees at most a quarter more than what clients sent, though
     five attempts are configured.
     """
-
     enough = asyncio.Event()
 
     async def fail(peer: Peer) -> None:
