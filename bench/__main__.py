@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import bodies, idle, micro, reloads, report, startup, throughput
+from bench import bodies, idle, micro, reloads, report, resilience, startup, throughput
 from bench.report import Row
 from bench.session import Session
 
@@ -20,6 +20,7 @@ PARTS: dict[str, Callable[[Session], list[Row]]] = {
     "start": startup.measure,
     "workers": throughput.workers,
     "reloads": reloads.measure,
+    "resilience": resilience.measure,
     "micro": micro.measure,
 }
 

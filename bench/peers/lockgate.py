@@ -26,13 +26,17 @@ upstreams:
     targets: ["http://127.0.0.1:{upstream}"]
     balance: least_requests
     connections: {{max: 256, keep_alive: 60s}}
-defaults:
+    {policies}
+{second}defaults:
   correlation: {{}}
   timeout: {timeout}
 routes:
 {routes}"""
 
 _EVERYTHING = '  - {name: bench, match: {path: "/{rest:path}"}, upstream: bench}\n'
+_SECOND_ROUTE = """\
+  - {name: second, match: {path: "/second/{rest:path}"}, upstream: second}
+"""
 # What a service of some size has: three methods on a collection and its items, under a version.
 _ONE_OF_MANY = """\
   - name: service{n}.read
@@ -43,12 +47,18 @@ _ONE_OF_MANY = """\
 
 @dataclass(frozen=True)
 class Setup:
-    """What differs between measurements. `timeout` is a duration as YAML has it."""
+    """What differs between measurements. `timeout` is a duration as YAML has it.
+
+    `policies` are more keys of the upstream, `second` is the port of another upstream with the same
+    ones, behind `/second/`.
+    """
 
     workers: int = 1
     timeout: str = "10s"
     routes: int = 0
     watch: bool = True
+    policies: str = ""
+    second: int = 0
 
     def paths(self) -> list[str]:
         """What to ask for: one path, or ten spread over all the routes."""
@@ -87,8 +97,17 @@ def config_text(job: Job, setup: Setup, admin: int) -> str:
         upstream=job.upstream_port,
         timeout=setup.timeout,
         access_log=job.access_log,
-        routes=many or _EVERYTHING,
+        routes=(many or _EVERYTHING) + (_SECOND_ROUTE if setup.second else ""),
+        policies=setup.policies.replace("}, ", "}\n    "),
+        second=_second(setup),
     )
+
+
+def _second(setup: Setup) -> str:
+    if not setup.second:
+        return ""
+    policies = f", {setup.policies}" if setup.policies else ""
+    return f'  second: {{targets: ["http://127.0.0.1:{setup.second}"]{policies}}}\n'
 
 
 def _prepare(job: Job, setup: Setup) -> Command:
