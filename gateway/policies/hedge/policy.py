@@ -135,7 +135,8 @@ class HedgePolicy(Around):
             race.exchange = None
             if race.twins:
                 response = await self._decide(race, exchange, response)
-        self._latency.add(exchange.upstream_seconds - before)
+        if self._fixed is None:
+            self._latency.add(exchange.upstream_seconds - before)
         return response
 
     def _enter(self, exchange: Exchange, forward: Handler, delay: float) -> Race:
@@ -174,7 +175,7 @@ class HedgePolicy(Around):
         task = asyncio.get_running_loop().create_task(self._attempt(race, exchange))
         # Not in the coroutine: a task that is cancelled before its first step never gets there.
         task.add_done_callback(self._attempted)
-        race.twins.append(task)
+        race.twins = (*race.twins, task)
         delay = self._fixed or self._latency.value
         if len(race.twins) < self._config.max and delay is not None:
             race.due = self._now() + delay

@@ -33,7 +33,8 @@ class Race:
         self.forward = forward
         self.task = task
         self.due = due
-        self.twins: list[asyncio.Task[Twin]] = []
+        # A tuple as long as there is none: most races are never run.
+        self.twins: tuple[asyncio.Task[Twin], ...] = ()
         # The twin whose good answer interrupted the first attempt.
         self.winner: Twin | None = None
 

@@ -143,7 +143,7 @@ class RetryPolicy(Around):
             response.on_close(budget.leave)
         else:
             budget.active -= 1
-        if isinstance(request.stream, ReplayBody):
+        if request.stream is not None and isinstance(request.stream, ReplayBody):
             request.stream.forget()
         return response
 
