@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from gateway.admin.control import (
+    BreakerOrder,
     Check,
     ControlUnavailable,
     Explanation,
@@ -35,7 +36,7 @@ from gateway.runtime import Loaded
 from gateway.server.channel import CallFailed, ChannelClosed
 from gateway.server.engines import FleetEngines
 from gateway.server.member import Member, spawn, start, store_checks
-from gateway.server.orders import Build, Explain, Launch, PurgeOrder, pack
+from gateway.server.orders import BreakerOrders, Build, Explain, Launch, PurgeOrder, pack
 from gateway.server.serving import close_all, url_of
 from gateway.server.slot import FleetOptions, Slot
 from gateway.settings import Settings
@@ -76,6 +77,7 @@ class Fleet:
         self._loaded: Loaded | None = None
         self._build: Build | None = None
         self._numbers = 0
+        self._breakers = BreakerOrders()
         self._swap = asyncio.Lock()
         self._stopping = False
 
@@ -164,6 +166,7 @@ class Fleet:
             log_level=self._settings.log_level,
             heartbeat=limits.heartbeat,
             stock=self._options.stock,
+            breakers=list(self._breakers),
         )
         await start(member, launch, limits.start_timeout)
         slot.member = member
@@ -370,6 +373,13 @@ class Fleet:
             elif member.alive:
                 raise ControlUnavailable(f"worker {member.pid} may still have what was purged")
         return PurgeInfo(removed, shared)
+
+    async def order_breaker(self, order: BreakerOrder) -> bool:
+        asked = (self._ask(each, "order_breaker", order, bool) for each in self._serving())
+        found = any(await asyncio.gather(*asked))
+        if found:
+            self._breakers.note(order)
+        return found
 
     async def metrics_snapshot(self) -> Snapshot:
         members = self._serving()
