@@ -240,6 +240,8 @@ class Exchange:
     timed_out: bool = False
     client_gone: bool = False
     task: asyncio.Task[Any] | None = None
+    # The task that goes on when the client leaves, if a policy put the rest of the chain into one.
+    work: asyncio.Task[Any] | None = None
     # Resets the client's connection without an answer, where the server can.
     cut: Callable[[], None] | None = None
     client_informational: Callable[[int, RawHeaders], None] | None = None
@@ -278,8 +280,9 @@ class Exchange:
     def expire(self) -> None:
         """End the exchange because its deadline passed: whatever it awaits is cancelled."""
         self.timed_out = True
-        if self.task is not None:
-            self.task.cancel()
+        task = self.work or self.task
+        if task is not None:
+            task.cancel()
 
     def fail(self, failure: Rejection | GatewayError) -> None:
         """Note what went wrong, for the log and the metrics; the first failure wins."""

@@ -12,17 +12,15 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.clock import Clock, SystemClock
 from gateway.config.issues import in_route, located
-from gateway.config.loader import Configuration
 from gateway.config.model import RouteConfig
 from gateway.contracts.library import Library
 from gateway.errors import ConfigError
 from gateway.forwarded import TrustedProxies
-from gateway.loading import Loaded, library_key, load_configuration, make_library
+from gateway.loading import library_key, make_library
 from gateway.message import Handler
 from gateway.observability.access_log import AccessLog
 from gateway.observability.metrics import UNMATCHED, Metrics
@@ -31,6 +29,9 @@ from gateway.policies.base import BuildContext, Policy, has_lifecycle
 from gateway.policies.compile import compile_chain
 from gateway.policies.terminal import Forward, refuse_unmatched, respond
 from gateway.routing.table import Entry, RouteErrors, RouteTable
+from gateway.snapshot import CompiledRoute, Loaded, Snapshot, load_configuration
+from gateway.store.base import Store
+from gateway.store.opening import Engines, LocalEngines, open_store
 from gateway.upstream.client import Upstream
 
 __all__ = ["CompiledRoute", "Loaded", "Runtime", "Snapshot", "load_configuration"]
@@ -41,50 +42,6 @@ logger = logging.getLogger("gateway")
 _SLICE: Final = 20
 # The policies that a request without a route goes through, so that it too is logged and counted.
 _UNMATCHED_POLICIES: Final = ("correlation", "observe")
-
-
-@dataclass(frozen=True, slots=True)
-class CompiledRoute:
-    """A route ready to serve: its chain folded into `handler`, its policies in order.
-
-    `configs` holds the configuration of each policy by name.
-    """
-
-    name: str
-    config: RouteConfig
-    policies: tuple[Policy, ...]
-    configs: Mapping[str, Any]
-    handler: Handler
-    forward: Forward | None = None
-    answers_preflight: bool = False
-
-
-@dataclass(slots=True)
-class Snapshot:
-    """All that serves one generation of the configuration.
-
-    `active` counts the exchanges that began on it; once it is retired and they ended, `drained` is
-    set, and its policies are closed.
-    """
-
-    generation: int
-    loaded: Loaded
-    table: RouteTable[CompiledRoute]
-    routes: list[CompiledRoute]
-    unmatched: Handler
-    trusted_proxies: TrustedProxies | None
-    upstreams: dict[str, Upstream]
-    policies: list[Policy]
-    keys: set[tuple[object, ...]]
-    access_log: AccessLog | None = None
-    active: int = 0
-    retired: bool = False
-    drained: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def configuration(self) -> Configuration:
-        """The configuration that this snapshot was built from."""
-        return self.loaded.configuration
 
 
 class Runtime:
@@ -101,12 +58,15 @@ class Runtime:
         rng: random.Random | None = None,
         version: str = "",
         instance: str = "local",
+        engines: Engines | None = None,
     ) -> None:
         self.clock: Clock = clock or SystemClock()
         # Ids, sampling and tie-breaking; nothing that must be secret.
         self.random = rng or random.Random()  # noqa: S311
         self.metrics = Metrics(self.clock, version)
         self.pseudonym = f"lockgate-{instance}"
+        # Who runs the embedded store; with several workers, the process that supervises them.
+        self.engines: Engines = engines or LocalEngines()
         self.ready = False
         self.on_commit: list[Callable[[Snapshot], None]] = []
         self._shared: dict[tuple[object, ...], Any] = {}
@@ -326,6 +286,22 @@ class _Builder:
         )
         return upstream
 
+    def _store(self) -> Store:
+        """The store, made when the first policy asks for it."""
+        config, runtime = self._gateway.store, self._runtime
+        store: Store = self._shared(
+            ("store", config),
+            lambda: open_store(
+                config,
+                self._configuration.base_dir,
+                clock=runtime.clock,
+                rng=runtime.random,
+                series=runtime.metrics.store,
+                engines=runtime.engines,
+            ),
+        )
+        return store
+
     def _shared(self, key: tuple[object, ...], factory: Callable[[], Any]) -> Any:
         return self._runtime.shared(self.keys, key, factory)
 
@@ -342,6 +318,7 @@ class _Builder:
             base_dir=self._configuration.base_dir,
             library=self._library,
             shared=self._shared,
+            store=self._store,
         )
 
     def _route(self, config: RouteConfig) -> CompiledRoute:

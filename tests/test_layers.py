@@ -18,7 +18,9 @@ GATEWAY = ROOT / "gateway"
 # can be replaced, and its exceptions translated, in one place.
 HOMES = {
     "click": ("cli",),
+    "hiredis": ("store",),
     "prometheus_client": ("observability",),
+    "redis": ("store",),
     "starlette": ("admin",),
     "uvicorn": ("server", "cli"),
     "uvloop": ("server", "cli"),

@@ -72,8 +72,11 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def _host_and_port(text: str) -> tuple[str, int] | None:
-    """Split `host:port`, `[v6]:port` or `:port`; None if it is none of them."""
+def parse_host_port(text: str) -> tuple[str, int] | None:
+    """Split `host:port`, `[v6]:port` or `:port`; None if it is none of them.
+
+    The host is in lower case.
+    """
     host, colon, port = text.rpartition(":")
     if not (colon and port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
         return None
@@ -93,7 +96,7 @@ def parse_listen(value: object, info: ValidationInfo) -> Address:
         return value
     if isinstance(value, str) and value.startswith("unix:") and len(value) > 5:
         return Address(path=str(resolve_path(Path(value[5:]), info)))
-    parsed = _host_and_port(value) if isinstance(value, str) else None
+    parsed = parse_host_port(value) if isinstance(value, str) else None
     if parsed is not None:
         return Address(*parsed)
     hint = f"write :{value}" if isinstance(value, int) and not isinstance(value, bool) else ""
@@ -128,7 +131,7 @@ def parse_target(value: object, info: ValidationInfo) -> TargetAddress:
         return TargetAddress(path=str(resolve_path(Path(value[5:]), info)))
     scheme, separator, rest = value.partition("://")
     if not separator:
-        hint = f"write http://{value}" if _host_and_port(value) else ""
+        hint = f"write http://{value}" if parse_host_port(value) else ""
         raise refuse("target", message, hint)
     if scheme.lower() not in ("http", "https"):
         raise refuse("target", message)
@@ -139,7 +142,7 @@ def parse_target(value: object, info: ValidationInfo) -> TargetAddress:
     if "/" in rest or "?" in rest or "#" in rest:
         hint = "change paths with the route's rewrite"
         raise refuse("target", "a target's URL has no path, query or fragment", hint)
-    parsed = _host_and_port(rest) or _host_and_port(f"{rest}:{443 if tls else 80}")
+    parsed = parse_host_port(rest) or parse_host_port(f"{rest}:{443 if tls else 80}")
     if parsed is None or not parsed[0] or not parsed[1]:
         raise refuse("target", message)
     return TargetAddress(*parsed, tls=tls)

@@ -12,7 +12,6 @@ TOP_LEVEL: Final = frozenset(
     {
         "flags",
         "schedules",
-        "store",
         "streams",
     }
 )
@@ -29,7 +28,6 @@ POLICIES: Final = frozenset(
         "circuit_breaker",
         "delivery",
         "deprecation",
-        "idempotency",
         "minimise",
         "mirror",
         "rate_limit",

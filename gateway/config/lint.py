@@ -17,6 +17,7 @@ def lint(gateway: GatewayConfig, locate: Locate, *, has_deadline: bool) -> list[
     """Every warning. `has_deadline` says whether `timeout` is a policy that routes can have."""
     warnings = [
         *_literal_secrets(gateway, locate),
+        *_literal_store_password(gateway, locate),
         *_open_proxies(gateway, locate),
         *_useless_tls(gateway, locate),
     ]
@@ -43,6 +44,13 @@ def _literal_secrets(gateway: GatewayConfig, locate: Locate) -> Iterator[Issue]:
             if not locate(below).reference:
                 hint = "write ${env:NAME} or ${file:/path}"
                 yield _warning(locate, below, "a secret stands in the file", hint)
+
+
+def _literal_store_password(gateway: GatewayConfig, locate: Locate) -> Iterator[Issue]:
+    path: Path = ("store", "url")
+    if gateway.store.url.has_password and not locate(path).reference:
+        hint = "write redis://user:${env:NAME}@host, or ${file:/path} for the whole address"
+        yield _warning(locate, path, "a secret stands in the file", hint)
 
 
 def _sections(gateway: GatewayConfig) -> Iterator[tuple[Path, Any]]:

@@ -24,6 +24,7 @@ from gateway.config.model import (
     GatewayConfig,
     RouteConfig,
     ServerConfig,
+    StoreConfig,
     TelemetryConfig,
     UpstreamConfig,
 )
@@ -121,6 +122,7 @@ class _Loader:
         sections: dict[str, Any] = {
             "server": self._server(),
             "telemetry": self._telemetry(),
+            "store": self._store(),
             "upstreams": self._upstreams(layers),
         }
         for key in NAMED_SECTIONS:
@@ -185,6 +187,12 @@ class _Loader:
             return TelemetryConfig()
         data = self._without_later(node, later.TELEMETRY, ("telemetry",))
         return self._validator.validate(TelemetryConfig, node, ("telemetry",), data)
+
+    def _store(self) -> StoreConfig | None:
+        node = self._section("store")
+        if node is None:
+            return None
+        return self._validator.validate(StoreConfig, node, ("store",))
 
     def _upstreams(self, layers: Layers) -> dict[str, UpstreamConfig]:
         node = self._section("upstreams")

@@ -28,6 +28,7 @@ from gateway.config.model_server import (
     ServerTimeouts,
     ServerTls,
 )
+from gateway.config.model_store import StoreConfig
 from gateway.config.model_upstream import (
     ConnectionsConfig,
     TargetConfig,
@@ -55,6 +56,7 @@ __all__ = [
     "ServerLimits",
     "ServerTimeouts",
     "ServerTls",
+    "StoreConfig",
     "TargetConfig",
     "TelemetryConfig",
     "UpstreamConfig",
@@ -123,6 +125,10 @@ class GatewayConfig(Model):
     )
     telemetry: TelemetryConfig = Field(
         default_factory=TelemetryConfig, description="Logs and what is kept out of them."
+    )
+    store: StoreConfig = Field(
+        default_factory=StoreConfig,
+        description="Where limits, claims, queues and shared caches are kept.",
     )
     identities: dict[str, IdentityConfig] = Field(
         default={}, description="Who may be calling, by name. Routes name them under auth."

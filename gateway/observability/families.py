@@ -1,7 +1,7 @@
 """The families that policies keep, declared in one place like all others (`metrics.py`).
 
 A policy asks `context.metrics.counts(ITS_FAMILY)` when it is built, and counts with `add`. To add a
-family: declare it here, put it into POLICY_FAMILIES, and describe it in docs/operations.md.
+family: declare it here, and describe it in docs/operations.md.
 """
 
 from __future__ import annotations
@@ -11,12 +11,28 @@ from typing import Final
 
 from gateway.observability.snapshot import Declaration, Kind, Sample
 
-FAULTS: Final = Declaration(
-    "gateway_faults_injected_total", Kind.COUNTER, "Trouble made on purpose, by its kind.",
-    ("route", "kind"),
-)  # fmt: skip
+POLICY_FAMILIES: Final[list[Declaration]] = []
 
-POLICY_FAMILIES: Final[tuple[Declaration, ...]] = (FAULTS,)
+
+def _family(name: str, kind: Kind, text: str, labels: tuple[str, ...]) -> Declaration:
+    declaration = Declaration(name, kind, text, labels)
+    POLICY_FAMILIES.append(declaration)
+    return declaration
+
+
+FAULTS: Final = _family(
+    "gateway_faults_injected_total",
+    Kind.COUNTER,
+    "Trouble made on purpose, by its kind.",
+    ("route", "kind"),
+)
+IDEMPOTENCY: Final = _family(
+    "gateway_idempotency_requests_total",
+    Kind.COUNTER,
+    "Requests of idempotent routes, by what became of them: executed, released (no final answer), "
+    "replayed, or the code of the refusal.",
+    ("route", "result"),
+)
 
 
 class Counts:

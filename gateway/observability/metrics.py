@@ -29,6 +29,7 @@ from gateway.observability.snapshot import (
     Sample,
     Snapshot,
 )
+from gateway.observability.store_series import STORE_FAMILIES, StoreSeries
 
 UNMATCHED: Final = "_unmatched"
 """The route label of requests that no route took."""
@@ -267,7 +268,7 @@ class TargetSeries:
 _DECLARATIONS: Final = (
     REQUESTS, DURATION, UPSTREAM_DURATION, OVERHEAD, IN_FLIGHT, REPORTED, REFUSED,
     UPSTREAM_CONNECTIONS, UPSTREAM_CONNECTS, UPSTREAM_FAILURES, CONNECTIONS, LOG_DROPPED, LOOP_LAG,
-    BUILD, GENERATION, RELOADS, RELOADED_AT, *POLICY_FAMILIES,
+    BUILD, GENERATION, RELOADS, RELOADED_AT, *POLICY_FAMILIES, *STORE_FAMILIES,
 )  # fmt: skip
 
 
@@ -287,6 +288,7 @@ class Metrics:
         self._targets: dict[tuple[str, str], TargetSeries] = {}
         self._routes_gone = Retirement(clock, retire_after)
         self._upstreams_gone = Retirement(clock, retire_after)
+        self.store = StoreSeries()
         self._refused: dict[str, int] = {}
         self._reloads = {"success": 0, "failure": 0}
         self._counts = {each.name: Counts(each) for each in POLICY_FAMILIES}
@@ -359,6 +361,7 @@ class Metrics:
         for target in list(self._targets.values()):
             if target.upstream not in upstreams_gone:
                 target.collect(into)
+        self.store.collect(into)
         for counts in self._counts.values():
             counts.collect(into, routes_gone)
         into[REFUSED.name].extend(_samples(self._refused.items()))

@@ -32,6 +32,7 @@ class Merge(StrEnum):
 
     SUM = "sum"
     MAX = "max"
+    MIN = "min"
 
 
 class Declaration(msgspec.Struct, frozen=True):
@@ -87,6 +88,8 @@ def _fold(declaration: Declaration, into: dict[tuple[str, ...], Sample], sample:
         into[sample.labels] = Sample(sample.labels, sample.value, list(sample.counts))
     elif declaration.merge is Merge.MAX:
         present.value = max(present.value, sample.value)
+    elif declaration.merge is Merge.MIN:
+        present.value = min(present.value, sample.value)
     elif len(present.counts) != len(sample.counts):
         # Two releases with other buckets side by side, for the time of a rolling restart: adding
         # them would lie, so the newer-seen one is left out until its elder is gone.

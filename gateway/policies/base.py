@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.contracts.library import Library
     from gateway.observability.access_log import AccessLog
     from gateway.observability.metrics import Metrics
+    from gateway.store.base import Store
 
 
 class Stage(StrEnum):
@@ -32,6 +33,10 @@ class Stage(StrEnum):
 
     ADMISSION = "admission"
     DELIVERY = "delivery"
+
+
+def _no_store() -> Store:
+    raise RuntimeError("this context was made without a store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,7 @@ class BuildContext:
     awaited before the policies' own, once for each configuration that uses it; has it an `aclose`,
     that is awaited when nobody asks for it any more. `config` is the whole configuration, `library`
     its models and contracts, compiled.
+    `store()` is the store; asking for it when a policy is built is what has it started.
     """
 
     route: str
@@ -56,6 +62,7 @@ class BuildContext:
     base_dir: Path
     shared: Callable[[tuple[object, ...], Callable[[], Any]], Any]
     library: Library | None = None
+    store: Callable[[], Store] = _no_store
 
 
 class Policy:

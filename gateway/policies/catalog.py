@@ -30,6 +30,7 @@ from gateway.policies.cors import CorsPolicy
 from gateway.policies.deadline import DeadlinePolicy
 from gateway.policies.fault.policy import FaultPolicy
 from gateway.policies.headers import HeadersPolicy
+from gateway.policies.idempotency.policy import IdempotencyPolicy
 from gateway.policies.observe import ObservePolicy
 from gateway.policies.order import arrange
 from gateway.policies.validate.policy import ValidatePolicy
@@ -41,6 +42,7 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     CorsPolicy,
     BodyPolicy,
     ValidatePolicy,
+    IdempotencyPolicy,
     HeadersPolicy,
     FaultPolicy,
     DeadlinePolicy,

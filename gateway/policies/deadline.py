@@ -83,7 +83,7 @@ class DeadlinePolicy(Around):
 
     def _translate(self, exchange: Exchange, error: BaseException | None) -> None:
         """Raise the 504 that the expiry stands for, unless the task is cancelled otherwise too."""
-        task = exchange.task
+        task = exchange.work or exchange.task
         others = task.uncancel() if task is not None else 0
         if others and isinstance(error, CancelledError):
             return

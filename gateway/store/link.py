@@ -1,0 +1,235 @@
+"""One connection to one server, shared by all requests: the Redis protocol as an asyncio Protocol.
+
+Commands of one turn of the event loop leave in one write; replies come back in the order of the
+commands. What a caller no longer waits for (it left, or its time was up) keeps its place in the
+line, and its reply is thrown away when it comes: no reply ever reaches another caller.
+
+One timer serves all: it looks at the oldest command that is still waited for. Reconnecting, the
+breaker and scripts are not here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Final, cast
+
+from hiredis import ProtocolError, Reader, pack_command
+from hiredis import ReplyError as Refusal
+
+from gateway.errors import StoreError
+from gateway.observability.store_series import STORE_BOUNDS, StoreSeries
+from gateway.store.base import Part, ReplyError, failure
+
+MAX_IN_FLIGHT: Final = 8192
+MAX_BUFFERED: Final = 32 << 20
+# A server that answers nothing for this long is given up with its connection: many time-outs, and
+# long enough that a pause of the server (a fork, a swap) is not made worse by connecting anew.
+_SILENCE_S: Final = 1.0
+_SILENCE_TIMEOUTS: Final = 10
+_HIGH_WATER: Final = 1 << 20
+
+_NOTHING: Final = object()
+
+
+class Link(asyncio.Protocol):
+    """A connection. `timeout` is every command's, in seconds; `on_lost` is called once, when the
+    connection is gone, and `on_failure` for each command that timed out or was refused by a
+    store that can't work.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_buffered",
+        "_flushing",
+        "_loop",
+        "_on_failure",
+        "_on_lost",
+        "_paused",
+        "_reader",
+        "_series",
+        "_silence",
+        "_timer",
+        "_transport",
+        "failures",
+        "heard_at",
+        "lost",
+        "timeout",
+        "waiting",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        timeout: float,
+        series: StoreSeries,
+        on_lost: Callable[[Link, str], None],
+        on_failure: Callable[[StoreError], None],
+    ) -> None:
+        self.timeout = timeout
+        # The commands whose replies are to come, oldest first, each with the time it was given.
+        self.waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self.lost = ""
+        self.heard_at = 0.0
+        # In a row: reset by every good reply.
+        self.failures = 0
+        self._loop = asyncio.get_running_loop()
+        self._series = series
+        self._on_lost = on_lost
+        self._on_failure = on_failure
+        self._reader: Any = Reader(notEnoughData=_NOTHING)
+        self._transport: asyncio.Transport | None = None
+        self._buffer: list[bytes] = []
+        self._buffered = 0
+        self._flushing = False
+        self._paused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._silence = max(_SILENCE_S, _SILENCE_TIMEOUTS * timeout)
+
+    # Sending.
+
+    def send(self, parts: tuple[Part, ...], at: float) -> asyncio.Future[Any]:
+        """The reply to come for a command that has been wanted since `at` (monotonic seconds).
+
+        Cancelling the future is fine at any time. Raises StoreError if nothing more can be taken
+        on, and TypeError for what is no part of a command.
+        """
+        if self.lost or len(self.waiting) >= MAX_IN_FLIGHT or self._buffered > MAX_BUFFERED:
+            raise failure(self.lost or "too many calls wait for the store", sent=False)
+        packed = pack_command(parts)  # type: ignore[arg-type]
+        future = self._loop.create_future()
+        self.waiting.append((future, at))
+        self._buffer.append(packed)
+        self._buffered += len(packed)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+        if self._timer is None:
+            self._timer = self._loop.call_at(at + self.timeout, self._look)
+        return future
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._paused or self._transport is None:
+            return
+        buffer = self._buffer
+        if buffer:
+            self._transport.write(buffer[0] if len(buffer) == 1 else b"".join(buffer))
+            buffer.clear()
+            self._buffered = 0
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._flush()
+
+    # Receiving.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are none of asyncio's classes.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self.heard_at = monotonic()
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        reader = self._reader
+        reader.feed(data)
+        waiting = self.waiting
+        series = self._series
+        counts = series.counts
+        self.heard_at = now = monotonic()
+        done = 0
+        total = 0.0
+        try:
+            while (reply := reader.gets()) is not _NOTHING:
+                future, at = waiting.popleft()
+                if future.done():
+                    continue
+                if reply.__class__ is Refusal:
+                    self._refuse(future, ReplyError(str(reply)))
+                    continue
+                future.set_result(reply)
+                seconds = now - at
+                counts[bisect_left(STORE_BOUNDS, seconds)] += 1
+                total += seconds
+                done += 1
+        except (ProtocolError, IndexError) as error:
+            # Bytes that are no reply, or a reply to nothing: whose replies they are is not known.
+            self.close(f"the store broke the protocol ({type(error).__name__})")
+        if done:
+            self.failures = 0
+            series.ok += done
+            series.seconds += total
+
+    def _refuse(self, future: asyncio.Future[Any], error: ReplyError) -> None:
+        future.set_exception(error)
+        if error.code != "NOSCRIPT":
+            self._series.refused += 1
+        if error.unavailable:
+            self.failures += 1
+            self._on_failure(error)
+        else:
+            self.failures = 0
+
+    # Time.
+
+    def _look(self) -> None:
+        """Give up what has waited too long, and come back for what will have."""
+        self._timer = None
+        now = monotonic()
+        late = now - self.timeout
+        for future, at in self.waiting:
+            if future.done():
+                continue
+            # A microsecond of grace: the timer's own rounding must not make it turn idly.
+            if at > late + 1e-6:
+                self._timer = self._loop.call_at(at + self.timeout, self._look)
+                break
+            self._series.timed_out += 1
+            error = failure("the store did not answer in time")
+            future.set_exception(error)
+            self.failures += 1
+            self._on_failure(error)
+        if self.waiting and self._transport is not None and not self._is_silent(now):
+            return
+        if self.waiting and self._transport is not None:
+            self.close("the store stopped answering")
+
+    def _is_silent(self, now: float) -> bool:
+        since = max(self.heard_at, self.waiting[0][1])
+        if now - since >= self._silence:
+            return True
+        if self._timer is None:
+            # Nobody waits any more, but the replies that are owed tell whether it still lives.
+            self._timer = self._loop.call_at(since + self._silence, self._look)
+        return False
+
+    # The end.
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.close("the connection to the store was lost")
+
+    def close(self, why: str) -> None:
+        """End the connection at once; everything that waits fails. Safe to call twice."""
+        if self.lost:
+            return
+        self.lost = why
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._transport is not None:
+            self._transport.abort()
+        unsent = len(self._buffer)
+        sent = len(self.waiting) - unsent
+        for position, (future, _) in enumerate(self.waiting):
+            if not future.done():
+                self._series.lost += 1
+                future.set_exception(failure(why, sent=position < sent))
+        self.waiting.clear()
+        self._buffer.clear()
+        self._on_lost(self, why)

@@ -1,0 +1,116 @@
+"""From a configuration to a `Store`: which way to the server, and who runs it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from gateway.clock import Clock
+from gateway.config.model_store import StoreConfig
+from gateway.config.store_url import StoreKind
+from gateway.observability.store_series import StoreSeries
+from gateway.store.base import Store
+from gateway.store.engine import Engine, find_binary
+from gateway.store.reach import Place, Tls
+from gateway.store.shared import SharedStore
+
+
+class Engines(Protocol):
+    """Who runs embedded engines: this process, or the one that supervises it."""
+
+    async def acquire(self, data: Path) -> str:
+        """The socket of the engine on that directory, started if need be. Raises ConfigError."""
+        ...
+
+    async def release(self, data: Path) -> None:
+        """It is not needed here any more."""
+        ...
+
+
+class LocalEngines:
+    """Engines that this process runs: one for each data directory, as long as it is needed."""
+
+    def __init__(self) -> None:
+        self._engines: dict[Path, tuple[Engine, int]] = {}
+
+    async def acquire(self, data: Path) -> str:
+        engine, users = self._engines.get(data, (None, 0))
+        if engine is None:
+            engine = Engine(data, find_binary())
+            await engine.start()
+        self._engines[data] = (engine, users + 1)
+        return engine.socket
+
+    async def release(self, data: Path) -> None:
+        engine, users = self._engines.get(data, (None, 0))
+        if engine is None:
+            return
+        if users > 1:
+            self._engines[data] = (engine, users - 1)
+            return
+        del self._engines[data]
+        await engine.aclose()
+
+
+class EmbeddedStore(SharedStore):
+    """A `SharedStore` on the embedded engine."""
+
+    def __init__(
+        self, config: StoreConfig, data: Path, engines: Engines, **options: object
+    ) -> None:
+        self._engines = engines
+        self._data = data
+        self._socket = ""
+        super().__init__(config.url, self._find, **options)  # type: ignore[arg-type]
+
+    async def _find(self) -> Place:
+        return Place(path=self._socket)
+
+    async def start(self) -> None:
+        if not self._socket:
+            self._socket = await self._engines.acquire(self._data)
+        await super().start()
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        if self._socket:
+            self._socket = ""
+            await self._engines.release(self._data)
+
+
+def open_store(
+    config: StoreConfig,
+    base_dir: Path,
+    *,
+    clock: Clock,
+    rng: random.Random,
+    series: StoreSeries,
+    engines: Engines | None = None,
+) -> Store:
+    """A store that has yet to be started. Raises ConfigError if it never could be.
+
+    A relative `data` starts at `base_dir`. `engines` runs the embedded engine.
+    """
+    options = {
+        "timeout": config.timeout,
+        "key_prefix": config.key_prefix,
+        "series": series,
+        "clock": clock,
+        "rng": rng,
+    }
+    url = config.url
+    if url.kind is StoreKind.EMBEDDED:
+        find_binary()
+        return EmbeddedStore(config, base_dir / config.data, engines or LocalEngines(), **options)
+    place = Place(path=url.path) if url.path else Place(*url.hosts[0])
+
+    async def locate() -> Place:
+        return place
+
+    tls = Tls(url) if url.tls else None
+    return SharedStore(url, locate, tls=tls, **options)  # type: ignore[arg-type]
+
+
+OpenStore = Callable[..., Store]

@@ -1,0 +1,28 @@
+"""Lua scripts, each in a file of its own under `lua/`."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script and the digest by which a server knows it."""
+
+    name: str
+    source: bytes
+    sha: bytes
+
+    @classmethod
+    def load(cls, name: str) -> Script:
+        """The script of `lua/<name>.lua`. Raises FileNotFoundError."""
+        return cls.of((files(__package__) / "lua" / f"{name}.lua").read_bytes(), name)
+
+    @classmethod
+    def of(cls, source: bytes, name: str = "inline") -> Script:
+        """A script from its text."""
+        # The protocol names scripts by SHA-1; nothing rests on its strength.
+        digest = hashlib.sha1(source, usedforsecurity=False).hexdigest()
+        return cls(name, source, digest.encode("ascii"))
