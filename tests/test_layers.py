@@ -19,6 +19,7 @@ GATEWAY = ROOT / "gateway"
 HOMES = {
     "click": ("cli",),
     "hiredis": ("store",),
+    "jsonschema_rs": ("contracts/schema.py",),
     "prometheus_client": ("observability",),
     "redis": ("store",),
     "starlette": ("admin",),
