@@ -13,15 +13,13 @@ from typing import Any
 from gateway.config.loader import Configuration
 from gateway.config.model import RouteConfig
 from gateway.forwarded import TrustedProxies
-from gateway.loading import Loaded, load_configuration
+from gateway.loading import Loaded
 from gateway.message import Handler
 from gateway.observability.access_log import AccessLog
 from gateway.policies.base import Policy
 from gateway.policies.terminal import Forward
 from gateway.routing.table import RouteTable
 from gateway.upstream.client import Upstream
-
-__all__ = ["CompiledRoute", "Loaded", "Snapshot", "load_configuration"]
 
 
 @dataclass(frozen=True, slots=True)
