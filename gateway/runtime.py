@@ -264,7 +264,6 @@ class _Builder:
         )
 
     async def _open_library(self) -> None:
-        # The same as before if nothing of it changed.
         key, made = ("library", library_key(self._configuration)), self._loaded.library
         if made is None and key not in self._runtime._shared:
             made = await asyncio.to_thread(make_library, self._configuration)
