@@ -20,7 +20,7 @@ from gateway.config.model import RouteConfig
 from gateway.contracts.library import Library
 from gateway.errors import ConfigError
 from gateway.forwarded import TrustedProxies
-from gateway.loading import Loaded, library_key, load_configuration, make_library
+from gateway.loading import Loaded, load_configuration, open_library
 from gateway.message import Handler
 from gateway.observability.access_log import AccessLog
 from gateway.observability.metrics import UNMATCHED, Metrics
@@ -204,6 +204,10 @@ class Runtime:
         """The long-lived object under `key`, None if nothing asks for it."""
         return self._shared.get(key)
 
+    def known(self, kind: str) -> list[tuple[tuple[object, ...], Any]]:
+        """The long-lived objects whose key begins with `kind`, with their keys."""
+        return [(key, each) for key, each in self._shared.items() if key[0] == kind]
+
 
 async def _close_quietly(close: Callable[[], Awaitable[None]]) -> None:
     # One failing close must not keep the others open.
@@ -231,7 +235,9 @@ class _Builder:
 
     async def build(self) -> Snapshot:
         gateway = self._gateway
-        await self._open_library()
+        known = self._runtime._shared
+        self._library = await open_library(self._loaded, known, self._shared)
+        self._errors += self._library.errors
         self._access_log = self._open_access_log()
         self._upstreams = {name: self._upstream(name) for name in gateway.upstreams}
         routes = []
@@ -262,13 +268,6 @@ class _Builder:
             keys=self.keys,
             access_log=self._access_log,
         )
-
-    async def _open_library(self) -> None:
-        key, made = ("library", library_key(self._configuration)), self._loaded.library
-        if made is None and key not in self._runtime._shared:
-            made = await asyncio.to_thread(make_library, self._configuration)
-            self._errors += made.errors
-        self._library = self._shared(key, lambda: made)
 
     def _open_access_log(self) -> AccessLog | None:
         config, redact = self._gateway.telemetry.access_log, self._gateway.telemetry.redact
@@ -322,7 +321,7 @@ class _Builder:
     def _shared(self, key: tuple[object, ...], factory: Callable[[], Any]) -> Any:
         return self._runtime.shared(self.keys, key, factory)
 
-    def _context(self, route: str) -> BuildContext:
+    def _context(self, route: str, upstream: str = "") -> BuildContext:
         return BuildContext(
             route=route,
             config=self._gateway,
@@ -335,12 +334,13 @@ class _Builder:
             base_dir=self._configuration.base_dir,
             library=self._library,
             shared=self._shared,
+            upstream=upstream,
             store=self._store,
         )
 
     def _route(self, config: RouteConfig) -> CompiledRoute:
         configs = self._configs(config)
-        policies = self._build_policies(configs, self._context(config.name))
+        policies = self._build_policies(configs, self._context(config.name, config.upstream or ""))
         forward = None
         if config.respond is not None:
             terminal = respond(config.respond)
