@@ -266,6 +266,8 @@ class Exchange:
     error: ErrorCode | None = None
     error_detail: str = ""
     reported: list[str] | None = None
+    # How the cache answered, on routes that have one; see policies/cache/status.py.
+    cache: str = ""
     state: dict[str, Any] | None = None
 
     def __init__(self, request: Request, started: float) -> None:

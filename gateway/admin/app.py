@@ -48,9 +48,11 @@ def create_app(
         Route("/api/v1/routes", endpoints.routes),
         Route("/api/v1/routes/{name}", endpoints.route),
         Route("/api/v1/upstreams", endpoints.upstreams),
+        Route("/api/v1/store", endpoints.store),
         Route("/api/v1/config", endpoints.config),
         Route("/api/v1/explain", endpoints.explain),
         Route("/api/v1/reload", endpoints.reload, methods=["POST"]),
+        Route("/api/v1/cache/purge", endpoints.purge, methods=["POST"]),
     ]
     app = Starlette(
         routes=routes,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -86,7 +86,7 @@ class ControlClient:
     async def post_form(
         self,
         url: str,
-        form: Mapping[str, str],
+        form: Mapping[str, str] | Sequence[tuple[str, str]],
         *,
         headers: Mapping[str, str] | None = None,
         trust: Trust = SYSTEM,

@@ -22,6 +22,7 @@ from gateway.message import Exchange, Handler, Response
 
 if TYPE_CHECKING:
     from gateway.config.model import GatewayConfig, ServerConfig, TelemetryConfig
+    from gateway.contracts.library import Library
     from gateway.control.client import ControlClient
     from gateway.observability.access_log import AccessLog
     from gateway.observability.metrics import Metrics
@@ -46,8 +47,9 @@ class BuildContext:
     `shared(key, factory)` returns the long-lived object of that key, made by `factory` the first
     time; it survives reloads as long as some route still asks for it. Has it a `start`, that is
     awaited before the policies' own, once for each configuration that uses it; has it an `aclose`,
-    that is awaited when nobody asks for it any more. `config` is the whole configuration.
-    `store()` is the store; asking for it when a policy is built is what has it started.
+    that is awaited when nobody asks for it any more. `config` is the whole configuration, `library`
+    its models and contracts, compiled. `store()` is the store; asking for it when a policy is built
+    is what has it started.
     """
 
     route: str
@@ -60,6 +62,7 @@ class BuildContext:
     access_log: AccessLog | None
     base_dir: Path
     shared: Callable[[tuple[object, ...], Callable[[], Any]], Any]
+    library: Library | None = None
     store: Callable[[], Store] = _no_store
 
     def http(self) -> ControlClient:

@@ -27,6 +27,7 @@ from gateway.policies.auth.fields import identity_fields
 from gateway.policies.auth.policy import AuthPolicy
 from gateway.policies.base import Around, BuildContext, Guard, Policy
 from gateway.policies.body import BodyPolicy
+from gateway.policies.cache.policy import CachePolicy
 from gateway.policies.correlation import CorrelationPolicy
 from gateway.policies.cors import CorsPolicy
 from gateway.policies.deadline import DeadlinePolicy
@@ -35,6 +36,9 @@ from gateway.policies.headers import HeadersPolicy
 from gateway.policies.idempotency.policy import IdempotencyPolicy
 from gateway.policies.observe import ObservePolicy
 from gateway.policies.order import arrange
+from gateway.policies.rate_limit.policy import RateLimitPolicy
+from gateway.policies.upstream_auth.policy import UpstreamAuthPolicy
+from gateway.policies.validate.policy import ValidatePolicy
 
 BUILTIN: Final[tuple[type[Policy], ...]] = (
     CorrelationPolicy,
@@ -43,10 +47,14 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     CorsPolicy,
     BodyPolicy,
     AuthPolicy,
+    RateLimitPolicy,
+    ValidatePolicy,
     IdempotencyPolicy,
+    CachePolicy,
     HeadersPolicy,
     FaultPolicy,
     DeadlinePolicy,
+    UpstreamAuthPolicy,
 )
 ENTRY_POINT_GROUP: Final = "lockgate.policies"
 

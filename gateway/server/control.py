@@ -10,6 +10,8 @@ from gateway.admin.control import (
     ConfigInfo,
     Explanation,
     Health,
+    Purge,
+    PurgeInfo,
     ReloadInfo,
     RouteInfo,
 )
@@ -46,6 +48,9 @@ class ProcessControl:
     async def upstreams(self) -> Sequence[dict[str, Any]]:
         return await self._plane.upstreams()
 
+    async def store(self) -> Sequence[dict[str, Any]]:
+        return await self._plane.store()
+
     async def config(self) -> ConfigInfo:
         reloader = self._reloader
         configuration = reloader.configuration
@@ -61,6 +66,9 @@ class ProcessControl:
 
     async def reload(self) -> ReloadInfo:
         return await self._reloader.reload("admin")
+
+    async def purge(self, what: Purge) -> PurgeInfo:
+        return await self._plane.purge(what)
 
     async def explain(self, method: str, url: str) -> Explanation:
         return await self._plane.explain(method, url)

@@ -13,7 +13,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from socket import socket
 from typing import Any, Final, TypeVar
 
@@ -23,6 +22,8 @@ from gateway.admin.control import (
     Check,
     ControlUnavailable,
     Explanation,
+    Purge,
+    PurgeInfo,
     RouteInfo,
     WorkerInfo,
 )
@@ -32,9 +33,11 @@ from gateway.observability.metrics import Metrics
 from gateway.observability.snapshot import Aggregator, Snapshot
 from gateway.runtime import Loaded
 from gateway.server.channel import CallFailed, ChannelClosed
-from gateway.server.member import Member, spawn, start
-from gateway.server.orders import Build, Explain, Launch, pack
+from gateway.server.engines import FleetEngines
+from gateway.server.member import Member, spawn, start, store_checks
+from gateway.server.orders import Build, Explain, Launch, PurgeOrder, pack
 from gateway.server.serving import close_all, url_of
+from gateway.server.slot import FleetOptions, Slot
 from gateway.settings import Settings
 
 logger = logging.getLogger("gateway.workers")
@@ -48,27 +51,6 @@ _ASK_S: Final = 2.0
 # What a worker needs beyond the drain to close its logs and pools.
 _CLOSE_MARGIN_S: Final = 3.0
 _LOST: Final = (ChannelClosed, CallFailed, TimeoutError, OSError)
-
-
-@dataclass(slots=True)
-class Slot:
-    """The place of one worker: its sockets, who sits in it, and how often it was filled anew."""
-
-    index: int
-    sockets: list[socket]
-    member: Member | None = None
-    tending: asyncio.Task[None] | None = None
-    failures: int = 0
-    restarts: int = 0
-    orphaned: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class FleetOptions:
-    """What every worker is told. `instance` is the same for all, so that all know the pseudonym."""
-
-    instance: str
-    stock: bool
 
 
 class Fleet:
@@ -89,6 +71,7 @@ class Fleet:
         self._metrics = metrics
         self._slots = [Slot(index, group) for index, group in enumerate(groups)]
         self._aggregator = Aggregator(clock)
+        self._engines = FleetEngines()
         self._generation = 0
         self._loaded: Loaded | None = None
         self._build: Build | None = None
@@ -171,6 +154,7 @@ class Fleet:
             groups,
             on_snapshot=self._aggregator.update,
             on_leaving=lambda index: self._hand_over(self._slots[index]),
+            engines=self._engines,
         )
         assert self._build is not None
         limits = self._settings.worker
@@ -198,6 +182,7 @@ class Fleet:
             cause = await member.gone(self._settings.worker.heartbeat)
             member.ready = False
             self._aggregator.remove(member.number)
+            self._engines.gone(member.number)
             if self._stopping:
                 return
             slot.restarts += 1
@@ -307,6 +292,7 @@ class Fleet:
             close_all(slot.sockets)
             if slot.member is not None:
                 await slot.member.channel.aclose()
+        await self._engines.aclose()
 
     def _kill_all(self) -> None:
         for slot in self._slots:
@@ -330,7 +316,8 @@ class Fleet:
         detail = f"{serving} of {all_} serve, {restarts} restarted"
         if self._stopping:
             detail += ", draining"
-        return [Check("workers", serving > 0 and not self._stopping, detail)]
+        workers = Check("workers", serving > 0 and not self._stopping, detail)
+        return [workers, *store_checks(self._serving())]
 
     async def workers(self) -> Sequence[WorkerInfo]:
         assert self._loaded is not None
@@ -355,15 +342,34 @@ class Fleet:
 
     async def upstreams(self) -> Sequence[dict[str, Any]]:
         """The upstreams as each worker sees them; `worker` tells whose view a mapping is."""
+        return await self._views("upstreams")
+
+    async def store(self) -> Sequence[dict[str, Any]]:
+        return await self._views("store")
+
+    async def _views(self, method: str) -> list[dict[str, Any]]:
         members = self._serving()
         answers = await asyncio.gather(
-            *(self._ask(each, "upstreams", None, list[dict[str, Any]]) for each in members)
+            *(self._ask(each, method, None, list[dict[str, Any]]) for each in members)
         )
         return [
-            {**upstream, "worker": member.pid}
+            {**view, "worker": member.pid}
             for member, answer in zip(members, answers, strict=True)
-            for upstream in answer or ()
+            for view in answer or ()
         ]
+
+    async def purge(self, what: Purge, *, tell: bool = True) -> PurgeInfo:
+        """Have every worker forget; the first to be asked tells the store."""
+        shared, removed = "none", 0
+        for member in self._serving():
+            order = PurgeOrder(what, tell)
+            answer = await self._ask(member, "purge", order, PurgeInfo)
+            if answer is not None:
+                removed += answer.removed
+                shared, tell = (answer.shared, False) if tell else (shared, False)
+            elif member.alive:
+                raise ControlUnavailable(f"worker {member.pid} may still have what was purged")
+        return PurgeInfo(removed, shared)
 
     async def metrics_snapshot(self) -> Snapshot:
         members = self._serving()

@@ -10,17 +10,27 @@ import logging
 import os
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from socket import socket
 from typing import Any, Final
 
 from gateway import pauses
 from gateway.admin import describe
-from gateway.admin.control import Check, Explanation, RouteInfo, WorkerInfo
+from gateway.admin.control import (
+    Check,
+    Explanation,
+    Purge,
+    PurgeInfo,
+    RouteInfo,
+    WorkerInfo,
+)
 from gateway.app import Gateway
 from gateway.config.loader import Configuration
 from gateway.errors import ErrorCode
 from gateway.observability.snapshot import Snapshot as MetricsSnapshot
+from gateway.policies.cache.entry import Selector
+from gateway.policies.cache.state import KEY as CACHE
+from gateway.policies.cache.state import CacheState
 from gateway.runtime import Loaded, Runtime, Snapshot
 from gateway.server.factory import HttpFactory
 from gateway.server.serving import Listener, url_of
@@ -96,7 +106,21 @@ class LocalPlane:
 
     def checks(self) -> Sequence[Check]:
         detail = "draining" if self._withdrawn else ""
-        return [Check("listener", self.ready(), detail)]
+        checks = [Check("listener", self.ready(), detail)]
+        trouble = self.store_trouble()
+        if trouble is not None:
+            # No reason to take traffic away: what needs a store says what it does without one.
+            checks.append(Check("store", not trouble, trouble))
+        return checks
+
+    def store_trouble(self) -> str | None:
+        """What is wrong with the store, "" if nothing is; None if nothing needs one."""
+        status = self.runtime.store_status()
+        if status is None:
+            return None
+        if status.state == "up":
+            return ""
+        return f"{status.state}: {status.last_error}" if status.last_error else status.state
 
     def withdraw(self) -> None:
         self._withdrawn = True
@@ -144,8 +168,20 @@ class LocalPlane:
     async def upstreams(self) -> Sequence[dict[str, Any]]:
         return [each.status() for each in self.runtime.snapshot.upstreams.values()]
 
+    async def store(self) -> Sequence[dict[str, Any]]:
+        status = self.runtime.store_status()
+        return [asdict(status)] if status is not None else []
+
     async def explain(self, method: str, url: str) -> Explanation:
         return describe.explain(self.runtime.snapshot, method, url)
+
+    async def purge(self, what: Purge, *, tell: bool = True) -> PurgeInfo:
+        state: CacheState | None = self.runtime.long_lived(CACHE)
+        if state is None:
+            return PurgeInfo(removed=0)
+        selector = Selector(what.route, what.prefix, what.tag, what.all)
+        removed = state.memory.purge(selector)
+        return PurgeInfo(removed, await state.tell(selector) if tell else "none")
 
     async def metrics_snapshot(self) -> MetricsSnapshot:
         # In a thread: with thousands of busy routes it copies for a tenth of a second.

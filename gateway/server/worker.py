@@ -19,10 +19,11 @@ from gateway import __version__, pauses
 from gateway.clock import SystemClock
 from gateway.runtime import Runtime
 from gateway.server.channel import Channel, open_channel
+from gateway.server.engines import RemoteEngines
 from gateway.server.exits import Exit
 from gateway.server.local import LocalPlane, Prepared
 from gateway.server.log import configure_logging
-from gateway.server.orders import Build, Explain, Launch, unpack
+from gateway.server.orders import Build, Explain, Launch, PurgeOrder, unpack
 from gateway.server.serving import close_all
 
 logger = logging.getLogger("gateway.workers")
@@ -63,8 +64,10 @@ class Worker:
             "reopen_logs": self._reopen_logs,
             "routes": self._routes,
             "upstreams": self._upstreams,
+            "store": self._store,
             "explain": self._explain,
             "metrics": self._metrics,
+            "purge": self._purge,
         })  # fmt: skip
         gone = asyncio.create_task(channel.gone.wait())
         stop = asyncio.create_task(self._stop.wait())
@@ -102,7 +105,13 @@ class Worker:
         launch = msgspec.json.decode(payload, type=Launch)
         configure_logging(launch.log_level)
         self._beating = asyncio.create_task(self._beat(launch.heartbeat))
-        runtime = Runtime(clock=SystemClock(), version=__version__, instance=launch.instance)
+        assert self._channel is not None
+        runtime = Runtime(
+            clock=SystemClock(),
+            version=__version__,
+            instance=launch.instance,
+            engines=RemoteEngines(self._channel),
+        )
         own = [each.dup() for each in self._shared[self._slot]]
         plane = LocalPlane(runtime, own, stock=launch.stock)
         try:
@@ -160,12 +169,19 @@ class Worker:
     async def _upstreams(self, _: msgspec.Raw) -> Any:
         return await self._serving().upstreams()
 
+    async def _store(self, _: msgspec.Raw) -> Any:
+        return await self._serving().store()
+
     async def _explain(self, payload: msgspec.Raw) -> Any:
         asked = msgspec.json.decode(payload, type=Explain)
         return await self._serving().explain(asked.method, asked.url)
 
     async def _metrics(self, _: msgspec.Raw) -> Any:
         return await self._serving().metrics_snapshot()
+
+    async def _purge(self, payload: msgspec.Raw) -> Any:
+        order = msgspec.json.decode(payload, type=PurgeOrder)
+        return await self._serving().purge(order.what, tell=order.tell)
 
     def _serving(self) -> LocalPlane:
         if self._plane is None:
@@ -182,7 +198,7 @@ class Worker:
         while True:
             signal.setitimer(signal.ITIMER_REAL, limit * 2)
             if self._channel is not None:
-                self._channel.notify("beat")
+                self._channel.notify("beat", self._plane and self._plane.store_trouble())
             await asyncio.sleep(limit / BEATS)
 
 

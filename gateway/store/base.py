@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.errors import STORE_UNAVAILABLE, StoreError
@@ -14,7 +14,7 @@ Part = bytes | str | int | float
 
 UNAVAILABLE: Final = frozenset(
     {
-        "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOPERM", "NOREPLICAS",
+        "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOREPLICAS",
         "OOM", "READONLY", "TRYAGAIN", "WRONGPASS",
     }
 )  # fmt: skip
@@ -53,7 +53,8 @@ class StoreStatus:
 
     `state` is `up`, `down` (not reached), `failing` (reached, and left alone after failures in
     a row) or `closed`. `since` and `error_at` are Unix seconds. `persistence` is what the server
-    says of itself: `none`, `snapshots`, `everysec`, `always`, or `unknown`.
+    says of itself: `none`, `snapshots`, `everysec`, `always`, or `unknown`; `eviction` is its
+    policy if it may drop keys. `nodes` are a cluster's.
     """
 
     state: str
@@ -65,8 +66,9 @@ class StoreStatus:
     server: str = ""
     role: str = ""
     persistence: str = "unknown"
+    eviction: str = ""
     in_flight: int = 0
-    extra: dict[str, Any] = field(default_factory=dict)
+    nodes: tuple[StoreStatus, ...] = ()
 
 
 class Channel(abc.ABC):

@@ -14,6 +14,7 @@ import asyncio
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 from typing import Any, Final, cast
 
@@ -32,6 +33,8 @@ _SILENCE_S: Final = 1.0
 _SILENCE_TIMEOUTS: Final = 10
 _HIGH_WATER: Final = 1 << 20
 
+# Answered by sending the command elsewhere, or whole.
+_ROUTINE: Final = frozenset({"NOSCRIPT", "MOVED", "ASK"})
 _NOTHING: Final = object()
 
 
@@ -42,23 +45,9 @@ class Link(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_buffer",
-        "_buffered",
-        "_flushing",
-        "_loop",
-        "_on_failure",
-        "_on_lost",
-        "_paused",
-        "_reader",
-        "_series",
-        "_silence",
-        "_timer",
-        "_transport",
-        "failures",
-        "heard_at",
-        "lost",
-        "timeout",
-        "waiting",
+        "_buffer", "_due", "_flushing", "_loop", "_new_future", "_on_failure", "_on_lost",
+        "_paused", "_reader", "_refusing", "_series", "_silence", "_timer", "_transport",
+        "failures", "heard_at", "lost", "timeout", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -68,7 +57,7 @@ class Link(asyncio.Protocol):
         on_lost: Callable[[Link, str], None],
         on_failure: Callable[[StoreError], None],
     ) -> None:
-        self.timeout = timeout
+        self.timeout = 0.0
         # The commands whose replies are to come, oldest first, each with the time it was given.
         self.waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self.lost = ""
@@ -76,17 +65,28 @@ class Link(asyncio.Protocol):
         # In a row: reset by every good reply.
         self.failures = 0
         self._loop = asyncio.get_running_loop()
+        self._new_future = self._loop.create_future
         self._series = series
         self._on_lost = on_lost
         self._on_failure = on_failure
         self._reader: Any = Reader(notEnoughData=_NOTHING)
         self._transport: asyncio.Transport | None = None
         self._buffer: list[bytes] = []
-        self._buffered = 0
+        # Why no more calls are taken, "" if they are.
+        self._refusing = ""
         self._flushing = False
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
+        self._due = inf
+        self._silence = 0.0
+        self.limit(timeout)
+
+    def limit(self, timeout: float) -> None:
+        """Give every command from now on `timeout` seconds."""
+        self.timeout = timeout
         self._silence = max(_SILENCE_S, _SILENCE_TIMEOUTS * timeout)
+        if self.waiting:
+            self._look()
 
     # Sending.
 
@@ -96,29 +96,34 @@ class Link(asyncio.Protocol):
         Cancelling the future is fine at any time. Raises StoreError if nothing more can be taken
         on, and TypeError for what is no part of a command.
         """
-        if self.lost or len(self.waiting) >= MAX_IN_FLIGHT or self._buffered > MAX_BUFFERED:
-            raise failure(self.lost or "too many calls wait for the store", sent=False)
-        packed = pack_command(parts)  # type: ignore[arg-type]
-        future = self._loop.create_future()
+        if self._refusing:
+            raise failure(self._refusing, sent=False)
+        self._buffer.append(pack_command(parts))  # type: ignore[arg-type]
+        future = self._new_future()
         self.waiting.append((future, at))
-        self._buffer.append(packed)
-        self._buffered += len(packed)
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
-        if self._timer is None:
-            self._timer = self._loop.call_at(at + self.timeout, self._look)
+        if at + self.timeout < self._due:
+            self._arm(at + self.timeout)
         return future
 
     def _flush(self) -> None:
+        """Once in a turn of the loop with calls: write them, and see whether too many wait."""
         self._flushing = False
-        if self._paused or self._transport is None:
-            return
         buffer = self._buffer
-        if buffer:
+        if buffer and not self._paused and self._transport is not None:
             self._transport.write(buffer[0] if len(buffer) == 1 else b"".join(buffer))
             buffer.clear()
-            self._buffered = 0
+        self._weigh()
+
+    def _weigh(self) -> None:
+        """Refuse further calls while too many wait: a bound that one turn of the loop may pass."""
+        if self.lost:
+            return
+        buffered = sum(map(len, self._buffer)) if self._buffer else 0
+        full = len(self.waiting) >= MAX_IN_FLIGHT or buffered > MAX_BUFFERED
+        self._refusing = "too many calls wait for the store" if full else ""
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -161,6 +166,8 @@ class Link(asyncio.Protocol):
         except (ProtocolError, IndexError) as error:
             # Bytes that are no reply, or a reply to nothing: whose replies they are is not known.
             self.close(f"the store broke the protocol ({type(error).__name__})")
+        if self._refusing:
+            self._weigh()
         if done:
             self.failures = 0
             series.ok += done
@@ -168,7 +175,7 @@ class Link(asyncio.Protocol):
 
     def _refuse(self, future: asyncio.Future[Any], error: ReplyError) -> None:
         future.set_exception(error)
-        if error.code != "NOSCRIPT":
+        if error.code not in _ROUTINE:
             self._series.refused += 1
         if error.unavailable:
             self.failures += 1
@@ -178,9 +185,18 @@ class Link(asyncio.Protocol):
 
     # Time.
 
+    def _arm(self, due: float) -> None:
+        """Look at `due`, unless a look is planned before that."""
+        if due < self._due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._due = due
+            self._timer = self._loop.call_at(due, self._look)
+
     def _look(self) -> None:
         """Give up what has waited too long, and come back for what will have."""
         self._timer = None
+        self._due = inf
         now = monotonic()
         late = now - self.timeout
         for future, at in self.waiting:
@@ -188,7 +204,7 @@ class Link(asyncio.Protocol):
                 continue
             # A microsecond of grace: the timer's own rounding must not make it turn idly.
             if at > late + 1e-6:
-                self._timer = self._loop.call_at(at + self.timeout, self._look)
+                self._arm(at + self.timeout)
                 break
             self._series.timed_out += 1
             error = failure("the store did not answer in time")
@@ -204,9 +220,8 @@ class Link(asyncio.Protocol):
         since = max(self.heard_at, self.waiting[0][1])
         if now - since >= self._silence:
             return True
-        if self._timer is None:
-            # Nobody waits any more, but the replies that are owed tell whether it still lives.
-            self._timer = self._loop.call_at(since + self._silence, self._look)
+        # Also if nobody waits any more: the replies that are owed tell whether it still lives.
+        self._arm(since + self._silence)
         return False
 
     # The end.
@@ -218,7 +233,7 @@ class Link(asyncio.Protocol):
         """End the connection at once; everything that waits fails. Safe to call twice."""
         if self.lost:
             return
-        self.lost = why
+        self.lost = self._refusing = why
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

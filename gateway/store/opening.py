@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Protocol
 
 from gateway.clock import Clock
 from gateway.config.model_store import StoreConfig
 from gateway.config.store_url import StoreKind
+from gateway.errors import StoreError
 from gateway.observability.store_series import StoreSeries
 from gateway.store.base import Store
+from gateway.store.cluster import ClusterStore
 from gateway.store.engine import Engine, find_binary
+from gateway.store.link import Link
 from gateway.store.reach import Place, Tls
-from gateway.store.shared import SharedStore
+from gateway.store.sentinel import SentinelStore
+from gateway.store.shared import SharedStore, StoreOptions, reason
 
 
 class Engines(Protocol):
@@ -34,36 +39,44 @@ class LocalEngines:
 
     def __init__(self) -> None:
         self._engines: dict[Path, tuple[Engine, int]] = {}
+        self._lock = asyncio.Lock()
 
     async def acquire(self, data: Path) -> str:
-        engine, users = self._engines.get(data, (None, 0))
-        if engine is None:
-            engine = Engine(data, find_binary())
-            await engine.start()
-        self._engines[data] = (engine, users + 1)
-        return engine.socket
+        async with self._lock:
+            engine, users = self._engines.get(data, (None, 0))
+            if engine is None:
+                engine = Engine(data, find_binary())
+                await engine.start()
+            self._engines[data] = (engine, users + 1)
+            return engine.socket
 
     async def release(self, data: Path) -> None:
-        engine, users = self._engines.get(data, (None, 0))
-        if engine is None:
-            return
-        if users > 1:
-            self._engines[data] = (engine, users - 1)
-            return
-        del self._engines[data]
-        await engine.aclose()
+        async with self._lock:
+            engine, users = self._engines.get(data, (None, 0))
+            if engine is None:
+                return
+            if users > 1:
+                self._engines[data] = (engine, users - 1)
+                return
+            del self._engines[data]
+            await engine.aclose()
+
+    async def aclose(self) -> None:
+        """Stop them all."""
+        async with self._lock:
+            engines, self._engines = self._engines, {}
+            for engine, _ in engines.values():
+                await engine.aclose()
 
 
 class EmbeddedStore(SharedStore):
     """A `SharedStore` on the embedded engine."""
 
-    def __init__(
-        self, config: StoreConfig, data: Path, engines: Engines, **options: object
-    ) -> None:
+    def __init__(self, data: Path, engines: Engines, options: StoreOptions) -> None:
         self._engines = engines
         self._data = data
         self._socket = ""
-        super().__init__(config.url, self._find, **options)  # type: ignore[arg-type]
+        super().__init__(self._find, options)
 
     async def _find(self) -> Place:
         return Place(path=self._socket)
@@ -72,6 +85,19 @@ class EmbeddedStore(SharedStore):
         if not self._socket:
             self._socket = await self._engines.acquire(self._data)
         await super().start()
+
+    async def _prepare(self, link: Link) -> None:
+        await super()._prepare(link)
+        if self._durable:
+            # Before anything is written over this connection: the engine may have been restarted.
+            await link.send(("CONFIG", "SET", "appendfsync", "always"), monotonic())
+
+    async def _make_durable(self, link: Link) -> None:
+        try:
+            await self._prepare(link)
+        except StoreError as error:
+            link.close(reason(error))  # to begin again, with a connection that is prepared
+        await super()._make_durable(link)
 
     async def aclose(self) -> None:
         await super().aclose()
@@ -93,24 +119,26 @@ def open_store(
 
     A relative `data` starts at `base_dir`. `engines` runs the embedded engine.
     """
-    options = {
-        "timeout": config.timeout,
-        "key_prefix": config.key_prefix,
-        "series": series,
-        "clock": clock,
-        "rng": rng,
-    }
     url = config.url
+    options = StoreOptions(
+        url=url,
+        timeout=config.timeout,
+        key_prefix=config.key_prefix.encode("ascii"),
+        series=series,
+        clock=clock,
+        rng=rng,
+        tls=Tls(url) if url.tls else None,
+    )
     if url.kind is StoreKind.EMBEDDED:
         find_binary()
-        return EmbeddedStore(config, base_dir / config.data, engines or LocalEngines(), **options)
+        return EmbeddedStore(base_dir / config.data, engines or LocalEngines(), options)
+    if url.kind is StoreKind.SENTINEL:
+        return SentinelStore(options)
+    if url.kind is StoreKind.CLUSTER:
+        return ClusterStore(options)
     place = Place(path=url.path) if url.path else Place(*url.hosts[0])
 
     async def locate() -> Place:
         return place
 
-    tls = Tls(url) if url.tls else None
-    return SharedStore(url, locate, tls=tls, **options)  # type: ignore[arg-type]
-
-
-OpenStore = Callable[..., Store]
+    return SharedStore(locate, options)

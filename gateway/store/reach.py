@@ -141,11 +141,44 @@ def _text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def persistence(reply: object) -> str:
-    """What `INFO persistence` and `CONFIG GET appendfsync` say, as one word of `StoreStatus`."""
-    text = _text(reply)
-    if "aof_enabled:1" in text:
-        return "append-only"
-    if "aof_enabled:0" in text:
-        return "snapshots" if "rdb_" in text else "none"
-    return "unknown"
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the server keeps: `persistence` as in `StoreStatus`, `eviction` its maxmemory-policy."""
+
+    persistence: str = "unknown"
+    eviction: str = ""
+
+    @property
+    def evicts(self) -> bool:
+        """Whether it may drop keys that have no expiry, or before it."""
+        return self.eviction not in ("", "noeviction")
+
+
+async def inspect(send: Send) -> Facts:
+    """Ask what it keeps. What it may not be asked stays unknown. Raises StoreError."""
+    info = _lines(await _ask(send, "INFO", "persistence"))
+    settings: dict[str, str] = {}
+    for name in ("appendfsync", "save", "maxmemory", "maxmemory-policy"):
+        pair = await _ask(send, "CONFIG", "GET", name)
+        if isinstance(pair, list) and len(pair) == 2:
+            settings[name] = _text(pair[1])
+    persistence = "unknown"
+    if info.get("aof_enabled") == "1":
+        persistence = settings.get("appendfsync", "everysec")
+    elif "save" in settings:
+        persistence = "snapshots" if settings["save"] else "none"
+    bounded = settings.get("maxmemory", "0") != "0"
+    return Facts(persistence, settings.get("maxmemory-policy", "") if bounded else "")
+
+
+async def _ask(send: Send, *parts: Part) -> Any:
+    try:
+        return await send(parts, monotonic())
+    except ReplyError:
+        # Forbidden, or renamed away: managed stores do that with CONFIG.
+        return None
+
+
+def _lines(reply: object) -> dict[str, str]:
+    pairs = (line.partition(":") for line in _text(reply).splitlines())
+    return {name: value for name, colon, value in pairs if colon}

@@ -12,11 +12,12 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import hiredis
 import pytest
 
 from gateway.clock import SystemClock
@@ -79,12 +80,14 @@ class Server:
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         except OSError:
             return False
-        with contextlib.suppress(OSError):
+        try:
             writer.write(b"PING\r\n")
             line = await reader.readline()
+        except OSError:
+            return False
+        finally:
             writer.close()
-            return bool(line) and not line.startswith(b"-LOADING")
-        return False
+        return bool(line) and not line.startswith(b"-LOADING")
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
@@ -139,3 +142,67 @@ def stopped(server: Server) -> Iterator[None]:
         yield
     finally:
         server.signal(signal.SIGCONT)
+
+
+HELLO = b"*2\r\n$4\r\nrole\r\n$6\r\nmaster\r\n"
+Answer = Callable[[list[bytes]], bytes | None]
+
+
+class _Answering(asyncio.Protocol):
+    """Parses commands and writes what it is told; None closes the connection."""
+
+    def __init__(self, answer: Answer, open_ones: set[asyncio.Transport], cut: int) -> None:
+        self._answer = answer
+        self._open = open_ones
+        self._cut = cut
+        self._reader = hiredis.Reader()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._open.add(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        while command := self._reader.gets():
+            reply = self._reply(command)
+            if reply is None:
+                self._transport.close()
+                return
+            if self._cut:
+                # In two pieces, the second a turn of the loop later.
+                asyncio.get_running_loop().call_soon(self._write, reply)
+            else:
+                self._transport.write(reply)
+
+    def _write(self, reply: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(reply[: self._cut])
+            self._transport.write(reply[self._cut :])
+
+    def _reply(self, command: list[bytes]) -> bytes | None:
+        if command[0] == b"HELLO":
+            return HELLO
+        if command[0] in (b"INFO", b"CONFIG"):
+            return b"-NOPERM no\r\n"
+        return self._answer(command)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._open.discard(self._transport)
+
+
+@asynccontextmanager
+async def answering(answer: Answer, *, cut: int = 0) -> AsyncIterator[str]:
+    """A server that answers what it is told to, after a greeting that is always good. Its URL."""
+    transports: set[asyncio.Transport] = set()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Answering(answer, transports, cut), "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for transport in list(transports):
+            transport.abort()
+        async with asyncio.timeout(WAIT_S):
+            while transports:
+                await asyncio.sleep(0)
+            await server.wait_closed()

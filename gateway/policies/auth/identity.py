@@ -24,13 +24,15 @@ class Identity:
     """Base of all kinds. `name` is the one in the configuration.
 
     `challenge` goes into WWW-Authenticate of a 401 (RFC 9110 section 11.6.1); empty for a kind that
-    has none. `fields` are the lower-case names of the header fields that carry its credentials.
+    has none. `fields` are the lower-case names of the header fields that carry its credentials;
+    `secrets` are those of them that no upstream gets, whichever identity proved the caller.
     `start` and `aclose` are the runtime's to call, if the identity came from `kinds.keep`.
     """
 
     name: str = ""
     challenge: str = ""
     fields: frozenset[bytes] = frozenset()
+    secrets: frozenset[bytes] = frozenset()
 
     def authenticate(self, exchange: Exchange) -> Verdict | Awaitable[Verdict]:
         """Judge the credentials in the request.

@@ -27,6 +27,9 @@ I = TypeVar("I", bound=Identity)  # noqa: E741
 KINDS: Final[dict[str, str]] = {
     "jwt": "gateway.policies.auth.signed",
     "introspection": "gateway.policies.auth.introspection",
+    "api_key": "gateway.policies.auth.api_key",
+    "mtls": "gateway.policies.auth.certificates",
+    "webhook": "gateway.policies.auth.webhook",
 }
 
 

@@ -125,8 +125,10 @@ class AuthPolicy(Guard):
         )
         self._writer = Writer(config.forward_claims, config.forward_consumer)
         self._writes = bool(config.written_fields)
-        hidden = [field for each in identities for field in each.fields]
-        self._hidden = frozenset(hidden if config.hide_credentials else ())
+        hides = config.hide_credentials
+        self._hidden = frozenset[bytes]().union(
+            *(each.fields if hides else each.secrets for each in identities)
+        )
         # Nothing to do but to know who it is.
         self._plain = not (self._authorization.asks or self._writes or self._hidden)
 
@@ -186,12 +188,13 @@ class AuthPolicy(Guard):
 
     def _admit(self, exchange: Exchange, principal: Principal) -> Rejection | None:
         exchange.principal = principal
+        # First, because in report mode the request goes on whatever is said below.
+        if self._hidden:
+            self._hide(exchange.request.headers)
         if self._authorization.asks:
             rejection = self._authorization.judge(exchange, principal)
             if rejection is not None:
                 return rejection
-        if self._hidden:
-            self._hide(exchange.request.headers)
         if self._writes:
             self._writer.write(exchange, principal)
         return None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
+from gateway.loading import load_configuration
 from gateway.runtime import Runtime
-from gateway.snapshot import load_configuration
 
 PAGE = Path(__file__).resolve().parents[3] / "docs/policies/auth.md"
 
