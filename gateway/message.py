@@ -10,14 +10,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import msgspec
-
 from gateway.errors import BODY_TOO_LARGE, ClientError, ErrorCode, GatewayError, Rejection, problem
 
 if TYPE_CHECKING:
     import asyncio
 
     from gateway.certificate import ClientCertificate
+    from gateway.tracing import TraceContext
 
 RawHeaders = list[tuple[bytes, bytes]]
 NO_BODY: Final = b""
@@ -123,7 +122,8 @@ class Request:
         self.headers = headers
         self.host = host
         if facts:
-            vars(self).update(facts)
+            for name, value in facts.items():
+                setattr(self, name, value)
 
     async def read_body(self, limit: int) -> bytes:
         """The whole body, read if it was not yet, and kept for everyone further in.
@@ -159,8 +159,6 @@ class Response:
     """
 
     trailers: RawHeaders | None = None
-    # The open upstream side of an accepted WebSocket (status 101), run by the edge.
-    tunnel: Tunnel | None = None
     _on_close: list[Callable[[], None]] | None = None
 
     def __init__(
@@ -176,6 +174,8 @@ class Response:
         self.body = body
         self.stream = stream
         self.error = error
+        # The open upstream side of an accepted WebSocket (status 101), run by the edge.
+        self.tunnel: Tunnel | None = None
 
     def on_close(self, release: Callable[[], None]) -> None:
         """Have `release` called when the body has ended or was given up. It must not block."""
@@ -211,7 +211,7 @@ class Tunnel(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Principal:
     """Who the caller was proved to be: `identity` says by which of the configuration's identities.
 
@@ -300,21 +300,6 @@ class Exchange:
         if self.error is None:
             self.error = failure.kind
             self.error_detail = failure.detail
-
-
-class TraceContext(msgspec.Struct, gc=False):
-    """W3C trace context: ids in lower-case hex, `flags` as two hex digits.
-
-    `span_id` is the gateway's own, which the upstream is told; `parent_id` is the caller's, empty
-    if the trace began here. `state` is the `tracestate` that goes on. A Struct, because one is made
-    for every exchange and a class in Python costs four times as much to make.
-    """
-
-    trace_id: str
-    span_id: str
-    flags: str
-    parent_id: str = ""
-    state: bytes = b""
 
 
 Handler = Callable[[Exchange], Awaitable[Response]]

@@ -24,7 +24,10 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _COPY_LIMIT: Final = 16 * 1024
 # How the answer's body is framed.
 _BODILESS: Final = frozenset({204, 205, 304})
-_NO_BODY, _LENGTH, _CHUNKED, _UNTIL_CLOSE = range(4)
+_NO_BODY: Final = 0
+_LENGTH: Final = 1
+_CHUNKED: Final = 2
+_UNTIL_CLOSE: Final = 3
 
 
 class Cycle:
@@ -136,8 +139,7 @@ class Cycle:
                 body = self._body
                 if body is None or body.size or body.done:
                     data = self.take_body()
-                    more = not self._delivered
-                    return {"type": "http.request", "body": data, "more_body": more}
+                    return {"type": "http.request", "body": data, "more_body": not self._delivered}
             if self._on_readable is None or self._on_readable.done():
                 self._on_readable = self.protocol.shared.loop.create_future()
             await self._on_readable

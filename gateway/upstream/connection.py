@@ -41,7 +41,10 @@ MAX_INFORMATIONAL: Final = 16
 # A request body above this size is written beside its head instead of being copied behind it.
 _COPY: Final = 64 * 1024
 
-_IDLE, _HEAD, _BODY, _CLOSED = range(4)
+_IDLE: Final = 0
+_HEAD: Final = 1
+_BODY: Final = 2
+_CLOSED: Final = 3
 
 
 class UpstreamConnection(Link):

@@ -14,7 +14,7 @@ from gateway.upstream.stall import StallWatch
 _WRITE_HIGH: Final = 256 * 1024
 
 
-class Link(asyncio.Protocol):
+class Link:
     """A transport and what is known about it. `peer` is the address, "" for a unix socket.
 
     `body_idle` is how long it may stand still while it is watched, in seconds.
