@@ -44,6 +44,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; a zombie has ended, though nobody has asked how."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 class Server:
     """A server process. `url` and `unix` are the two ways to it."""
 
