@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import bodies, idle, micro, reloads, report, startup, throughput
+from bench import bodies, cached, idle, limits, micro, reloads, report, startup, throughput
 from bench.report import Row
 from bench.session import Session
 
@@ -15,11 +15,13 @@ HERE = Path(__file__).parent
 PARTS: dict[str, Callable[[Session], list[Row]]] = {
     "throughput": throughput.compare,
     "routes": throughput.many_routes,
+    "cache": cached.measure,
     "bodies": bodies.measure,
     "idle": idle.measure,
     "start": startup.measure,
     "workers": throughput.workers,
     "reloads": reloads.measure,
+    "limits": limits.measure,
     "micro": micro.measure,
 }
 

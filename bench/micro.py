@@ -13,6 +13,7 @@ import time
 import timeit
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -20,11 +21,16 @@ from bench.report import Row, reported
 from bench.session import Session
 from gateway.clock import SystemClock
 from gateway.config.model import AccessLogConfig, MatchConfig, RedactConfig, StoreConfig
+from gateway.config.model_token import JwtIdentity
 from gateway.http1.head import parse_request_head, parse_response_head
-from gateway.message import Exchange, Headers, Request
+from gateway.message import Exchange, Headers, Principal, Request
 from gateway.observability.access_log import AccessLog
 from gateway.observability.metrics import Metrics
 from gateway.observability.store_series import StoreSeries
+from gateway.policies.auth import remembered
+from gateway.policies.auth.claims import Reader
+from gateway.policies.auth.policy import AuthConfig, AuthPolicy
+from gateway.policies.auth.signed import SignedToken
 from gateway.routing.path import normalise
 from gateway.routing.table import Entry, RouteTable
 from gateway.store.opening import open_store
@@ -65,6 +71,7 @@ def measure(_: Session) -> list[Row]:
 def pieces() -> dict[str, Callable[[], object]]:
     """What is timed, by name."""
     table, headers = _table(), Headers([(b"host", b"api.internal")])
+    auth, authorized = _remembering()
     series = Metrics(SystemClock()).route("orders.read")
     return {
         "parse a request's head": lambda: parse_request_head(REQUEST),
@@ -73,6 +80,7 @@ def pieces() -> dict[str, Callable[[], object]]:
         f"match a route of {ROUTES:,}": lambda: table.match(
             "api.internal", "/v1/service7777/items/42", "GET", headers
         ),
+        "a remembered token": lambda: auth.check(authorized),
         "count an exchange": lambda: series.finish("GET", 200, "", 0.002, "orders", 0.0015),
     }
 
@@ -116,6 +124,25 @@ async def _log_lines() -> float:
     seconds = time.perf_counter() - began
     await log.aclose()
     return seconds
+
+
+def _remembering() -> tuple[AuthPolicy, Exchange]:
+    """A policy that has verified the token of this exchange before; 800 bytes, as they come."""
+    clock = SystemClock()
+    config = JwtIdentity(type="jwt", issuer="https://idp.internal", audience="orders-api")
+    reader = Reader("staff", consumer="sub", scopes="scope", require={}, tiers={})
+    source: Any = None  # not asked for what is remembered
+    identity = SignedToken("staff", config, source, reader, clock)
+    credentials = b"Bearer " + b"x" * 800
+    principal = Principal("ada", {"sub": "ada"}, frozenset({"orders:read"}), "staff")
+    identity.remembered.add(credentials, remembered.Entry(principal, 0.0, clock.wall() + 1e6))
+    exchange = _exchange()
+    exchange.request.headers = Headers(
+        [(b"host", b"api.internal"), (b"authorization", credentials), (b"accept", b"*/*")]
+    )
+    policy = AuthPolicy(AuthConfig(any=["staff"], scopes=["orders:read"]), [identity])
+    assert policy.check(exchange) is None
+    return policy, exchange
 
 
 def _table() -> RouteTable[int]:

@@ -17,6 +17,8 @@ from gateway.errors import BODY_TOO_LARGE, ClientError, ErrorCode, GatewayError,
 if TYPE_CHECKING:
     import asyncio
 
+    from gateway.certificate import ClientCertificate
+
 RawHeaders = list[tuple[bytes, bytes]]
 NO_BODY: Final = b""
 _NO_PARAMS: Final[Mapping[str, str]] = {}
@@ -90,7 +92,8 @@ class Request:
     `stream` then yields its pieces. `host` is lower case, without port. `client` is the caller's
     address after trusted proxies were taken into account, `peer` the address that really connected
     (both empty on a unix socket); `trusted` says that the peer is such a proxy. `port` is the port
-    the request came in at, 0 if unknown.
+    the request came in at, 0 if unknown. `certificate` is the client's own, verified in the TLS
+    handshake; None without one, and always None behind a server that does not tell (stock uvicorn).
     """
 
     # Defaults stand on the class, so that making a request sets only what it has to say.
@@ -102,6 +105,7 @@ class Request:
     scheme: str = "http"
     http_version: str = "1.1"
     trusted: bool = False
+    certificate: ClientCertificate | None = None
 
     def __init__(
         self,
@@ -209,11 +213,16 @@ class Tunnel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who the caller was proved to be."""
+    """Who the caller was proved to be: `identity` says by which of the configuration's identities.
+
+    `tier` is what `consumers:` says of it, empty if nothing. One object may serve many requests.
+    """
 
     consumer: str
     claims: Mapping[str, Any] = field(default_factory=dict)
     scopes: frozenset[str] = frozenset()
+    identity: str = ""
+    tier: str = ""
 
 
 class Exchange:
@@ -257,6 +266,8 @@ class Exchange:
     error: ErrorCode | None = None
     error_detail: str = ""
     reported: list[str] | None = None
+    # How the cache answered, on routes that have one; see policies/cache/status.py.
+    cache: str = ""
     state: dict[str, Any] | None = None
 
     def __init__(self, request: Request, started: float) -> None:

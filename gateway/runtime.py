@@ -11,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 
 from gateway.clock import Clock, SystemClock
 from gateway.config.issues import ConfigErrors, in_route, located
 from gateway.config.model import RouteConfig
+from gateway.contracts.library import Library
 from gateway.errors import ConfigError
 from gateway.forwarded import TrustedProxies
+from gateway.loading import Loaded, library_key, load_configuration, make_library
 from gateway.message import Handler
 from gateway.observability.access_log import AccessLog
 from gateway.observability.metrics import UNMATCHED, Metrics
@@ -27,7 +29,7 @@ from gateway.policies.base import BuildContext, Policy, has_lifecycle
 from gateway.policies.compile import compile_chain
 from gateway.policies.terminal import Forward, refuse_unmatched, respond
 from gateway.routing.table import Entry, RouteErrors, RouteTable
-from gateway.snapshot import CompiledRoute, Loaded, Snapshot, load_configuration
+from gateway.snapshot import CompiledRoute, Snapshot
 from gateway.store.base import Store, StoreStatus
 from gateway.store.opening import Engines, LocalEngines, open_store
 from gateway.upstream.client import Upstream
@@ -189,6 +191,11 @@ class Runtime:
         while self._live:
             await self.abandon(self._live[-1])
 
+    @property
+    def shared_keys(self) -> Collection[tuple[object, ...]]:
+        """The keys of all long-lived objects."""
+        return self._shared.keys()
+
     def shared(
         self, keys: set[tuple[object, ...]], key: tuple[object, ...], factory: Callable[[], Any]
     ) -> Any:
@@ -197,6 +204,10 @@ class Runtime:
         if key not in self._shared:
             self._shared[key] = factory()
         return self._shared[key]
+
+    def long_lived(self, key: tuple[object, ...]) -> Any:
+        """The long-lived object under `key`, None if nothing asks for it."""
+        return self._shared.get(key)
 
 
 async def _close_quietly(close: Callable[[], Awaitable[None]]) -> None:
@@ -220,10 +231,12 @@ class _Builder:
         self._policies: list[Policy] = []
         self._upstreams: dict[str, Upstream] = {}
         self._access_log: AccessLog | None = None
+        self._library: Library | None = None
         self._errors: list[ConfigError] = []
 
     async def build(self) -> Snapshot:
         gateway = self._gateway
+        self._library = await self._open_library()
         self._access_log = self._open_access_log()
         self._upstreams = {name: self._upstream(name) for name in gateway.upstreams}
         routes = []
@@ -254,6 +267,16 @@ class _Builder:
             keys=self.keys,
             access_log=self._access_log,
         )
+
+    async def _open_library(self) -> Library:
+        """The compiled models and contracts; the same as before if nothing of them changed."""
+        key = ("library", library_key(self._configuration))
+        made = self._loaded.library
+        if made is None and key not in self._runtime.shared_keys:
+            made = await asyncio.to_thread(make_library, self._configuration)
+            self._errors += made.errors
+        library: Library = self._shared(key, lambda: made)
+        return library
 
     def _open_access_log(self) -> AccessLog | None:
         config, redact = self._gateway.telemetry.access_log, self._gateway.telemetry.redact
@@ -318,6 +341,7 @@ class _Builder:
             metrics=self._runtime.metrics,
             access_log=self._access_log,
             base_dir=self._configuration.base_dir,
+            library=self._library,
             shared=self._shared,
             store=self._store,
         )

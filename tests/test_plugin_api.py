@@ -132,7 +132,9 @@ def test_the_api_is_what_it_says() -> None:
         for name, value in vars(api).items()
         if not name.startswith("_") and not inspect.ismodule(value) and name != "annotations"
     }
-    assert public == set(api.__all__)
+    assert public | api._LATE == set(api.__all__)
+    with pytest.raises(AttributeError):
+        api.Runtime  # noqa: B018 - looking is the test
 
 
 def test_a_plugin_needs_nothing_else() -> None:

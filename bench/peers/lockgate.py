@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gateway
 from bench import processes
+from bench.peers.edge import AUDIENCE, ISSUER, Edge
 from bench.peers.peer import Command, Job, Peer
 
 _CONFIG = """\
@@ -29,10 +30,21 @@ upstreams:
 defaults:
   correlation: {{}}
   timeout: {timeout}
-routes:
+{policies}routes:
 {routes}"""
+_LIMIT = "  rate_limit: {rate: 1000000/s, per: consumer}\n"
+_STORE = 'store: {{url: "unix://{store}"}}\n'
+_AUTH = "  auth: {any: [bench]}\n"
+_IDENTITY = """\
+identities:
+  bench:
+    {{type: jwt, issuer: "{issuer}", audience: {audience}, jwks: "{jwks}", algorithms: [RS256]}}
+"""
 
 _EVERYTHING = '  - {name: bench, match: {path: "/{rest:path}"}, upstream: bench}\n'
+_CACHED = """\
+  - {name: bench, match: {path: "/{rest:path}"}, upstream: bench, cache: {ttl: 1h}}
+"""
 # What a service of some size has: three methods on a collection and its items, under a version.
 _ONE_OF_MANY = """\
   - name: service{n}.read
@@ -43,12 +55,20 @@ _ONE_OF_MANY = """\
 
 @dataclass(frozen=True)
 class Setup:
-    """What differs between measurements. `timeout` is a duration as YAML has it."""
+    """What differs between measurements. `timeout` is a duration as YAML has it.
+
+    With a `store` (a socket's path) there is a limit that nobody reaches; with an `edge`, callers
+    must show its token.
+    `cached` keeps answers, so that all but the first come from memory.
+    """
 
     workers: int = 1
     timeout: str = "10s"
     routes: int = 0
     watch: bool = True
+    store: str = ""
+    edge: Edge | None = None
+    cached: bool = False
 
     def paths(self) -> list[str]:
         """What to ask for: one path, or ten spread over all the routes."""
@@ -86,9 +106,24 @@ def config_text(job: Job, setup: Setup, admin: int) -> str:
         workers=setup.workers,
         upstream=job.upstream_port,
         timeout=setup.timeout,
+        policies=_policies(job, setup),
         access_log=job.access_log,
-        routes=many or _EVERYTHING,
+        routes=many or (_CACHED if setup.cached else _EVERYTHING),
     )
+
+
+def _policies(job: Job, setup: Setup) -> str:
+    """Further keys of `defaults:`, and the sections that they need."""
+    policies, sections = "", ""
+    if setup.edge is not None:
+        jwks = job.work / "jwks.json"
+        jwks.write_text(setup.edge.jwks)
+        policies += _AUTH
+        sections += _IDENTITY.format(issuer=ISSUER, audience=AUDIENCE, jwks=jwks)
+    if setup.store:
+        policies += _LIMIT
+        sections += _STORE.format(store=setup.store)
+    return policies + sections
 
 
 def _prepare(job: Job, setup: Setup) -> Command:

@@ -52,6 +52,7 @@ def create_app(
         Route("/api/v1/config", endpoints.config),
         Route("/api/v1/explain", endpoints.explain),
         Route("/api/v1/reload", endpoints.reload, methods=["POST"]),
+        Route("/api/v1/cache/purge", endpoints.purge, methods=["POST"]),
     ]
     app = Starlette(
         routes=routes,

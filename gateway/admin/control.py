@@ -126,6 +126,34 @@ class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):
     allow: Sequence[str] = ()
 
 
+class Purge(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Which cached answers are to be forgotten; exactly one of the four is given.
+
+    `prefix` is the beginning of a path, or of host and path. `all` takes every answer.
+    """
+
+    route: str = ""
+    prefix: str = ""
+    tag: str = ""
+    all: bool = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether exactly one is given."""
+        return sum((bool(self.route), bool(self.prefix), bool(self.tag), self.all)) == 1
+
+
+class PurgeInfo(msgspec.Struct, frozen=True):
+    """How a purge ended. `removed` counts the answers in the memory of this gateway's workers.
+
+    `shared` says whether the other gateways were told: `none` if no route shares its answers,
+    `told`, or `failed` if the store could not be reached.
+    """
+
+    removed: int
+    shared: str = "none"
+
+
 class Control(Protocol):
     """What the admin application may ask of the data path and tell it to do.
 
@@ -154,6 +182,10 @@ class Control(Protocol):
 
     async def reload(self) -> ReloadInfo:
         """Load the files again and swap if they are good. Two calls at once run one by one."""
+        ...
+
+    async def purge(self, what: Purge) -> PurgeInfo:
+        """Forget cached answers, in every worker and in the store."""
         ...
 
     async def explain(self, method: str, url: str) -> Explanation:

@@ -18,6 +18,7 @@ from gateway.config.loader import Configuration
 from gateway.config.model import RouteConfig
 from gateway.errors import ErrorCode
 from gateway.message import Headers, RawHeaders
+from gateway.policies.auth.fields import IdentityFields
 from gateway.policies.base import Guard, Policy
 from gateway.policies.catalog import BUILTIN
 from gateway.policies.terminal import refusal_of
@@ -25,7 +26,7 @@ from gateway.routing.path import PathError, normalise
 from gateway.routing.table import host_name
 from gateway.runtime import CompiledRoute, Snapshot
 
-_BUILTIN: Final = frozenset(policy.name for policy in BUILTIN)
+_BUILTIN: Final = frozenset({*(policy.name for policy in BUILTIN), IdentityFields.name})
 
 
 def route_infos(snapshot: Snapshot) -> list[RouteInfo]:

@@ -13,7 +13,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from gateway.admin.control import Control, Health
+from gateway.admin.control import Control, Health, Purge
 from gateway.admin.problems import problem
 from gateway.observability.exposition import (
     OPENMETRICS_TYPE,
@@ -92,6 +92,30 @@ class Endpoints:
             f"Generation {result.generation} stays in service.",
             **msgspec.to_builtins(result),
         )
+
+    async def purge(self, request: Request) -> Response:
+        """Forget cached answers: `{"route": ...}`, or `prefix`, `tag`, or `"all": true`.
+
+        503 if the gateways that share the store could not all be told; what could be forgotten is.
+        """
+        try:
+            what = msgspec.json.decode(await request.body(), type=Purge)
+        except msgspec.DecodeError:
+            what = Purge()
+        if not what.usable:
+            return problem(
+                400, "invalid_parameter", "The body does not say what to forget",
+                'Give one of {"route": "name"}, {"prefix": "/path"}, {"tag": "name"} and '
+                '{"all": true}, as JSON.',
+            )  # fmt: skip
+        result = await self._control.purge(what)
+        if result.shared == "failed":
+            return problem(
+                503, "store_unavailable", "The store can't be reached",
+                "This gateway has forgotten the answers; the store and the other gateways may not.",
+                headers={"Retry-After": "1"}, removed=result.removed,
+            )  # fmt: skip
+        return _json(result)
 
     async def explain(self, request: Request) -> Response:
         """What would happen to a request, by the query parameters `method` and `url`."""

@@ -21,8 +21,10 @@ COMMANDS: Final = {
     "schema": "Print the JSON Schema of the configuration, for editors.",
     "routes": "Show the routes and where they lead.",
     "explain": "Show what would happen to a request, without sending it.",
+    "key": "Make an API key, or the hash of one.",
     "healthcheck": "Ask a running gateway whether it is ready.",
     "reload": "Have a running gateway load its configuration again.",
+    "cache": "Have a running gateway forget cached answers (cache purge).",
 }
 
 

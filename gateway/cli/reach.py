@@ -52,12 +52,12 @@ class Admin:
     address: str
     token: str = field(default="", repr=False)
 
-    def ask(self, method: str, path: str, timeout: float) -> Reply:
+    def ask(self, method: str, path: str, timeout: float, body: bytes | None = None) -> Reply:
         """Send one request. Raises OSError if nobody answers within `timeout` seconds."""
         connection = _connect(self.address, timeout)
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         try:
-            connection.request(method, path, headers=headers)
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
             return Reply(response.status, response.read())
         except http.client.HTTPException as error:

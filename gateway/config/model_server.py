@@ -58,6 +58,10 @@ class ServerLimits(Model):
     connections: Count = Field(
         default=10_000, description="Client connections open at once, for each worker."
     )
+    cache: Size = Field(
+        default=64 * 1024 * 1024,
+        description="Memory for the cached answers of all routes, for each worker.",
+    )
 
 
 class ServerTimeouts(Model):

@@ -66,6 +66,7 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
     transient: bool | None = None
     detail: str = ""
     reported: list[str] | None = None
+    cache: str = ""
 
 
 class AccessLog:
@@ -151,6 +152,8 @@ class AccessLog:
             line.detail = exchange.error_detail
         if exchange.reported is not None:
             line.reported = exchange.reported
+        if exchange.cache:
+            line.cache = exchange.cache
         if self._hides:
             self._hide(line)
         lines = self._lines

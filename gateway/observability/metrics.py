@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from gateway.clock import Clock
-from gateway.observability.families import POLICY_FAMILIES, Counts
+from gateway.observability.families import POLICY_FAMILIES, Counts, check_plugin_family
 from gateway.observability.snapshot import (
     RETIRE_AFTER_S,
     Declaration,
@@ -315,8 +315,17 @@ class Metrics:
         return series
 
     def counts(self, declaration: Declaration) -> Counts:
-        """The series of a family of `families.py`, for the policy that keeps them."""
-        return self._counts[declaration.name]
+        """The series of a family of `families.py`, or of a plugin's own, for who keeps them.
+
+        A plugin's family begins anew if it is declared differently. Raises ValueError for a name
+        that is one of the gateway's own.
+        """
+        known = self._counts.get(declaration.name)
+        if known is not None and known.declaration == declaration:
+            return known
+        check_plugin_family(declaration, {each.name for each in _DECLARATIONS})
+        made = self._counts[declaration.name] = Counts(declaration)
+        return made
 
     def refused(self, code: str) -> None:
         """Count a message that the protocol refused before there was an exchange."""
@@ -354,7 +363,9 @@ class Metrics:
         for prepare in self.before_snapshot:
             prepare()
         routes_gone, upstreams_gone = self._routes_gone.expired(), self._upstreams_gone.expired()
-        into: dict[str, list[Sample]] = {each.name: [] for each in _DECLARATIONS}
+        own = [each.declaration for each in list(self._counts.values())]
+        declarations = dict.fromkeys((*_DECLARATIONS, *own))
+        into: dict[str, list[Sample]] = {each.name: [] for each in declarations}
         for route in list(self._routes.values()):
             if route.in_flight or route.route not in routes_gone:
                 route.collect(into)
@@ -362,8 +373,9 @@ class Metrics:
             if target.upstream not in upstreams_gone:
                 target.collect(into)
         self.store.collect(into)
-        for counts in self._counts.values():
-            counts.collect(into, routes_gone)
+        for counts in list(self._counts.values()):
+            if counts.declaration.name in into:
+                counts.collect(into, routes_gone)
         into[REFUSED.name].extend(_samples(self._refused.items()))
         into[RELOADS.name].extend(_samples(self._reloads.items()))
         into[BUILD.name].append(Sample((self._version, platform.python_version()), 1))
@@ -376,7 +388,7 @@ class Metrics:
             (RELOADED_AT, self.config_loaded_at),
         ):
             into[declaration.name].append(Sample((), value))
-        return Snapshot([Family(each, into[each.name]) for each in _DECLARATIONS])
+        return Snapshot([Family(each, into[each.name]) for each in declarations])
 
 
 def _samples(counts: Iterable[tuple[str, int]]) -> list[Sample]:

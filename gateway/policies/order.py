@@ -18,13 +18,18 @@ ADMISSION: Final = (
     "access",  # cheapest refusal first: who, by address alone
     "cors",  # a preflight carries no credentials, so it is answered before any could be asked for
     "body",  # a body that is too large is refused before anyone reads it
+    "auth",  # who is calling, and may they: whatever costs more stands behind it
+    "rate_limit",  # needs to know who calls; before anything that costs more than counting
+    "validate",  # reads the body once; what comes after never sees a malformed request
     "idempotency",  # never records what was refused further out; its answers are whole ones
+    "cache",  # innermost: nobody is given a stored answer who would not have got it from upstream
 )
 
 DELIVERY: Final = (
     "headers",  # what the upstream and then the client should see
     "fault",  # trouble made on purpose stands before anything that protects from trouble
     "timeout",  # absolute, set once for whatever happens further in
+    "upstream_auth",  # waiting for a token counts; every attempt further in has it
 )
 
 

@@ -15,6 +15,7 @@ from gateway.errors import CLIENT_DISCONNECTED, ErrorCode
 from gateway.server import peer
 
 if TYPE_CHECKING:
+    from gateway.certificate import ClientCertificate
     from gateway.server.cycle import Cycle
     from gateway.server.factory import HttpFactory
 
@@ -36,8 +37,8 @@ class Connection(asyncio.Protocol):
     """Base of HttpProtocol: everything that does not depend on how a message is read."""
 
     __slots__ = ("_amount", "_cycle", "_expires", "_paused_at", "_phase", "_timer", "_timer_at",
-                 "client", "peer", "port", "secure", "server", "shared", "tls", "transport",
-                 "write_paused")  # fmt: skip
+                 "certificate", "client", "peer", "port", "secure", "server", "shared", "tls",
+                 "transport", "write_paused")  # fmt: skip
 
     transport: asyncio.Transport
 
@@ -50,6 +51,7 @@ class Connection(asyncio.Protocol):
         self.port = 0
         self.secure = False
         self.tls: dict[str, Any] | None = None
+        self.certificate: ClientCertificate | None = None
         self.write_paused = False
         self._phase = HEAD
         self._cycle: Cycle | None = None
@@ -73,6 +75,7 @@ class Connection(asyncio.Protocol):
         if transport.get_extra_info("sslcontext") is not None:
             self.secure = True
             self.tls = peer.tls_details(self.transport)
+            self.certificate = peer.client_certificate(self.transport)
         shared.state.connections.add(self)  # type: ignore[arg-type]
         self._expire_in(shared.settings.headers_timeout)
 

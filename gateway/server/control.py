@@ -10,6 +10,8 @@ from gateway.admin.control import (
     ConfigInfo,
     Explanation,
     Health,
+    Purge,
+    PurgeInfo,
     ReloadInfo,
     RouteInfo,
 )
@@ -64,6 +66,9 @@ class ProcessControl:
 
     async def reload(self) -> ReloadInfo:
         return await self._reloader.reload("admin")
+
+    async def purge(self, what: Purge) -> PurgeInfo:
+        return await self._plane.purge(what)
 
     async def explain(self, method: str, url: str) -> Explanation:
         return await self._plane.explain(method, url)

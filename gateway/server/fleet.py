@@ -13,7 +13,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from socket import socket
 from typing import Any, Final, TypeVar
 
@@ -23,6 +22,8 @@ from gateway.admin.control import (
     Check,
     ControlUnavailable,
     Explanation,
+    Purge,
+    PurgeInfo,
     RouteInfo,
     WorkerInfo,
 )
@@ -33,9 +34,10 @@ from gateway.observability.snapshot import Aggregator, Snapshot
 from gateway.runtime import Loaded
 from gateway.server.channel import CallFailed, ChannelClosed
 from gateway.server.engines import FleetEngines
-from gateway.server.member import Member, Slot, spawn, start, store_checks
-from gateway.server.orders import Build, Explain, Launch, pack
+from gateway.server.member import Member, spawn, start, store_checks
+from gateway.server.orders import Build, Explain, Launch, PurgeOrder, pack
 from gateway.server.serving import close_all, url_of
+from gateway.server.slot import FleetOptions, Slot
 from gateway.settings import Settings
 
 logger = logging.getLogger("gateway.workers")
@@ -49,14 +51,6 @@ _ASK_S: Final = 2.0
 # What a worker needs beyond the drain to close its logs and pools.
 _CLOSE_MARGIN_S: Final = 3.0
 _LOST: Final = (ChannelClosed, CallFailed, TimeoutError, OSError)
-
-
-@dataclass(frozen=True, slots=True)
-class FleetOptions:
-    """What every worker is told. `instance` is the same for all, so that all know the pseudonym."""
-
-    instance: str
-    stock: bool
 
 
 class Fleet:
@@ -363,6 +357,19 @@ class Fleet:
             for member, answer in zip(members, answers, strict=True)
             for view in answer or ()
         ]
+
+    async def purge(self, what: Purge, *, tell: bool = True) -> PurgeInfo:
+        """Have every worker forget; the first to be asked tells the store."""
+        shared, removed = "none", 0
+        for member in self._serving():
+            order = PurgeOrder(what, tell)
+            answer = await self._ask(member, "purge", order, PurgeInfo)
+            if answer is not None:
+                removed += answer.removed
+                shared, tell = (answer.shared, False) if tell else (shared, False)
+            elif member.alive:
+                raise ControlUnavailable(f"worker {member.pid} may still have what was purged")
+        return PurgeInfo(removed, shared)
 
     async def metrics_snapshot(self) -> Snapshot:
         members = self._serving()

@@ -16,11 +16,21 @@ from typing import Any, Final
 
 from gateway import pauses
 from gateway.admin import describe
-from gateway.admin.control import Check, Explanation, RouteInfo, WorkerInfo
+from gateway.admin.control import (
+    Check,
+    Explanation,
+    Purge,
+    PurgeInfo,
+    RouteInfo,
+    WorkerInfo,
+)
 from gateway.app import Gateway
 from gateway.config.loader import Configuration
 from gateway.errors import ErrorCode
 from gateway.observability.snapshot import Snapshot as MetricsSnapshot
+from gateway.policies.cache.entry import Selector
+from gateway.policies.cache.state import KEY as CACHE
+from gateway.policies.cache.state import CacheState
 from gateway.runtime import Loaded, Runtime, Snapshot
 from gateway.server.factory import HttpFactory
 from gateway.server.serving import Listener, url_of
@@ -164,6 +174,14 @@ class LocalPlane:
 
     async def explain(self, method: str, url: str) -> Explanation:
         return describe.explain(self.runtime.snapshot, method, url)
+
+    async def purge(self, what: Purge, *, tell: bool = True) -> PurgeInfo:
+        state: CacheState | None = self.runtime.long_lived(CACHE)
+        if state is None:
+            return PurgeInfo(removed=0)
+        selector = Selector(what.route, what.prefix, what.tag, what.all)
+        removed = state.memory.purge(selector)
+        return PurgeInfo(removed, await state.tell(selector) if tell else "none")
 
     async def metrics_snapshot(self) -> MetricsSnapshot:
         # In a thread: with thousands of busy routes it copies for a tenth of a second.

@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -84,19 +83,6 @@ class Member:
         """End the process at once."""
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
-
-
-@dataclass(slots=True)
-class Slot:
-    """The place of one worker: its sockets, who sits in it, and how often it was filled anew."""
-
-    index: int
-    sockets: list[socket.socket]
-    member: Member | None = None
-    tending: asyncio.Task[None] | None = None
-    failures: int = 0
-    restarts: int = 0
-    orphaned: bool = False
 
 
 async def spawn(

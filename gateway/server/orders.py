@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.admin.control import Purge
 from gateway.errors import ConfigError
 from gateway.policies.catalog import PolicyCatalog
 from gateway.runtime import Loaded
@@ -40,6 +41,13 @@ class Explain(msgspec.Struct):
 
     method: str
     url: str
+
+
+class PurgeOrder(msgspec.Struct):
+    """The arguments of `purge`: one worker tells the store, all forget what they have."""
+
+    what: Purge
+    tell: bool
 
 
 def pack(loaded: Loaded, generation: int) -> Build:

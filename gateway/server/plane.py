@@ -6,7 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from gateway.admin.control import Check, Explanation, RouteInfo, WorkerInfo
+from gateway.admin.control import (
+    Check,
+    Explanation,
+    Purge,
+    PurgeInfo,
+    RouteInfo,
+    WorkerInfo,
+)
 from gateway.observability.snapshot import Snapshot
 from gateway.runtime import Loaded
 
@@ -56,6 +63,10 @@ class Plane(Protocol):
     async def store(self) -> Sequence[dict[str, Any]]: ...
 
     async def explain(self, method: str, url: str) -> Explanation: ...
+
+    async def purge(self, what: Purge, *, tell: bool = True) -> PurgeInfo:
+        """Forget cached answers; `tell` also has the store's other gateways forget them."""
+        ...
 
     async def metrics_snapshot(self) -> Snapshot: ...
 

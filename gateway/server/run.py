@@ -101,7 +101,8 @@ def _plane(
 
         runtime = Runtime(clock=clock, version=__version__, instance=instance)
         return LocalPlane(runtime, groups[0], stock=stock), runtime.metrics
-    from gateway.server.fleet import Fleet, FleetOptions
+    from gateway.server.fleet import Fleet
+    from gateway.server.slot import FleetOptions
 
     metrics = Metrics(clock, __version__)
     options = FleetOptions(instance, stock)

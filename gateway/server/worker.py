@@ -23,7 +23,7 @@ from gateway.server.engines import RemoteEngines
 from gateway.server.exits import Exit
 from gateway.server.local import LocalPlane, Prepared
 from gateway.server.log import configure_logging
-from gateway.server.orders import Build, Explain, Launch, unpack
+from gateway.server.orders import Build, Explain, Launch, PurgeOrder, unpack
 from gateway.server.serving import close_all
 
 logger = logging.getLogger("gateway.workers")
@@ -67,6 +67,7 @@ class Worker:
             "store": self._store,
             "explain": self._explain,
             "metrics": self._metrics,
+            "purge": self._purge,
         })  # fmt: skip
         gone = asyncio.create_task(channel.gone.wait())
         stop = asyncio.create_task(self._stop.wait())
@@ -177,6 +178,10 @@ class Worker:
 
     async def _metrics(self, _: msgspec.Raw) -> Any:
         return await self._serving().metrics_snapshot()
+
+    async def _purge(self, payload: msgspec.Raw) -> Any:
+        order = msgspec.json.decode(payload, type=PurgeOrder)
+        return await self._serving().purge(order.what, tell=order.tell)
 
     def _serving(self) -> LocalPlane:
         if self._plane is None:

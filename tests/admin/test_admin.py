@@ -23,6 +23,8 @@ from gateway.admin.control import (
     Health,
     IssueInfo,
     PolicyInfo,
+    Purge,
+    PurgeInfo,
     ReloadInfo,
     RouteInfo,
     WorkerInfo,
@@ -78,6 +80,9 @@ class FakeControl:
     async def reload(self) -> ReloadInfo:
         self.reloads += 1
         return self.result
+
+    async def purge(self, what: Purge, *, tell: bool = True) -> PurgeInfo:
+        return PurgeInfo(1, "none")
 
     async def explain(self, method: str, url: str) -> Explanation:
         self.explained.append((method, url))
