@@ -121,7 +121,8 @@ async def serving(binary: str, folder: Path, *options: str) -> AsyncIterator[Ser
 
 def make_store(url: str, folder: Path, *, engines: Engines | None = None, **more: Any) -> Store:
     series = more.pop("series", None) or StoreSeries()
-    config = StoreConfig.model_validate({"url": url, **more})
+    # Patient, so that a busy machine fails no test that is not about time.
+    config = StoreConfig.model_validate({"url": url, "timeout": "5s", **more})
     return open_store(
         config,
         folder,
