@@ -93,7 +93,7 @@ routes:
   - name: bench
     match: {{path: /item}}
     respond: {{status: 204}}
-    rate_limit: {{rate: 1000/h, per: consumer}}
+    rate_limit: {{rate: 24/1d, per: consumer}}
 """
         )
         figures = _consumers(session, config)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from gateway import __version__
+from gateway import __version__, compiled
 from gateway.errors import ConfigError
 from gateway.server.exits import Exit, StartupError
 
@@ -71,7 +71,11 @@ class CommandGroup(click.Group):
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="lockgate")
+@click.version_option(
+    __version__,
+    prog_name="lockgate",
+    message=f"%(prog)s, version %(version)s, {compiled.description()}",
+)
 @click.pass_context
 def lockgate(ctx: click.Context) -> None:
     """Lockgate, an API gateway. Every command reads the configuration that GATEWAY_CONFIG names."""

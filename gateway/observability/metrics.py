@@ -17,6 +17,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
+from gateway import compiled
 from gateway.clock import Clock
 from gateway.observability.families import POLICY_FAMILIES, Counts, check_plugin_family
 from gateway.observability.snapshot import (
@@ -39,11 +40,11 @@ METHODS: Final = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
 )
 
-LATENCY_BOUNDS: Final = (
+LATENCY_BOUNDS: Final[tuple[float, ...]] = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
     60.0,
 )  # fmt: skip
-OVERHEAD_BOUNDS: Final = (
+OVERHEAD_BOUNDS: Final[tuple[float, ...]] = (
     0.000025, 0.00005, 0.0001, 0.00015, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25,
     1.0, 10.0, 60.0,
 )  # fmt: skip
@@ -107,7 +108,8 @@ LOOP_LAG: Final = Declaration(
     merge=Merge.MAX,
 )  # fmt: skip
 BUILD: Final = Declaration(
-    "gateway_build_info", _G, "Always 1; the labels say what runs.", ("version", "python"),
+    "gateway_build_info", _G, "Always 1; the labels say what runs.",
+    ("version", "python", "build"),
     merge=Merge.MAX,
 )  # fmt: skip
 GENERATION: Final = Declaration(
@@ -378,7 +380,8 @@ class Metrics:
                 counts.collect(into, routes_gone)
         into[REFUSED.name].extend(_samples(self._refused.items()))
         into[RELOADS.name].extend(_samples(self._reloads.items()))
-        into[BUILD.name].append(Sample((self._version, platform.python_version()), 1))
+        build = "pure" if compiled.why_not else "compiled"
+        into[BUILD.name].append(Sample((self._version, platform.python_version(), build), 1))
         lag, self.loop_lag = self.loop_lag, 0.0
         for declaration, value in (
             (CONNECTIONS, self.connections_open),

@@ -24,7 +24,12 @@ NEVER: Final = float("inf")
 # BUSY: the request is here whole, its answer under way. DRAIN: the answer is out, and a short rest
 # of the body is thrown away. LINGER: we have ended, and wait for the client to end. CLOSED: closed,
 # though the transport may still be sending.
-HEAD, BODY, BUSY, DRAIN, LINGER, CLOSED = range(6)
+HEAD: Final = 0
+BODY: Final = 1
+BUSY: Final = 2
+DRAIN: Final = 3
+LINGER: Final = 4
+CLOSED: Final = 5
 
 _LINGER_BYTES: Final = 1024 * 1024
 _LINGER_SECONDS: Final = 2.0
@@ -33,7 +38,7 @@ _TIMER_SLACK: Final = 0.002
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """Base of HttpProtocol: everything that does not depend on how a message is read."""
 
     __slots__ = ("_amount", "_cycle", "_expires", "_paused_at", "_phase", "_timer", "_timer_at",

@@ -54,8 +54,8 @@ class RateLimitPolicy(Guard):
     ) -> None:
         self._plans = plans
         self._plan = plans[NO_TIER]
-        # Empty if no limit knows tiers, so that nobody is looked up in vain.
-        self._consumers = consumers if len(plans) > 1 else {}
+        self._consumers = consumers
+        self._has_tiers = len(plans) > 1
         self._run = store.run
         self._fallback = fallback
         self._series = series
@@ -85,7 +85,7 @@ class RateLimitPolicy(Guard):
 
     async def check(self, exchange: Exchange) -> Rejection | None:
         """Take what the request costs from its buckets, or refuse it."""
-        plan = self._plan_for(exchange) if self._consumers else self._plan
+        plan = self._plan_for(exchange) if self._has_tiers else self._plan
         keys = plan.keys(exchange)
         try:
             reply = await self._run(SCRIPT, keys, plan.args)
@@ -106,9 +106,14 @@ class RateLimitPolicy(Guard):
 
     def _plan_for(self, exchange: Exchange) -> Plan:
         principal = exchange.principal
-        consumer = None if principal is None else self._consumers.get(principal.consumer)
-        tier = None if consumer is None else consumer.tier
-        return self._plan if tier is None else self._plans.get(tier, self._plan)
+        if principal is None:
+            return self._plan
+        tier: str | None = principal.tier
+        if not tier:
+            # A plugin's principal may not know it.
+            consumer = self._consumers.get(principal.consumer)
+            tier = None if consumer is None else consumer.tier
+        return self._plans.get(tier or NO_TIER, self._plan)
 
     def _decided(
         self, exchange: Exchange, plan: Plan, reply: Sequence[int], by: str

@@ -26,12 +26,17 @@ def gateway_on(tmp_path: Path) -> Serve:
 
     @asynccontextmanager
     async def run(
-        server: Server, limits: str, extra: str = "", *, instance: str = "one"
+        server: Server,
+        limits: str,
+        extra: str = "",
+        *,
+        instance: str = "one",
+        timeout: str = "100ms",
     ) -> AsyncIterator[RunningGateway]:
         folder = tmp_path / instance
         folder.mkdir(exist_ok=True)
         text = f"""\
-store: {{url: "{server.unix}", timeout: 100ms}}
+store: {{url: "{server.unix}", timeout: {timeout}}}
 {extra}
 routes:
   - name: limited

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -141,16 +142,40 @@ async def test_tiers(store_server: StoreServer, gateway_on: Serve) -> None:
     async with store_server() as server, gateway_on(server, limits, extra) as gateway:
         [route] = [each for each in gateway.snapshot.routes if each.name == "limited"]
         [policy] = [each for each in route.policies if each.name == "rate_limit"]
-        for consumer, expected in (("rich", 3), ("odd", 1), ("plain", 1), ("unknown", 1)):
+        tiers = {"token": "gold"}  # a principal that knows its tier by itself
+        expectations = {"rich": 3, "odd": 1, "plain": 1, "unknown": 1, "token": 3}
+        for consumer, expected in expectations.items():
             passed = 0
             for _ in range(5):
                 exchange = Exchange(request=_NO_REQUEST, started=0.0)
-                exchange.principal = Principal(consumer)
+                exchange.principal = Principal(consumer, tier=tiers.get(consumer, ""))
                 passed += await policy.check(exchange) is None  # type: ignore[attr-defined]
             assert passed == expected, consumer
 
 
 _NO_REQUEST: Any = None
+
+
+async def test_callers_with_keys(store_server: StoreServer, gateway_on: Serve) -> None:
+    """Behind auth each consumer has its bucket and its tier's rate; strangers take from none."""
+    hashes = {name: sha256(f"key-of-{name}".encode()).hexdigest() for name in ("rich", "poor")}
+    keys = ", ".join(
+        f'{{consumer: {name}, hash: "sha256:{each}"}}' for name, each in hashes.items()
+    )
+    extra = f"""\
+identities: {{partners: {{type: api_key, header: X-Key, keys: [{keys}]}}}}
+consumers: {{rich: {{tier: gold}}}}
+defaults: {{auth: {{any: [partners]}}}}"""
+    async with (
+        store_server() as server,
+        gateway_on(server, "{rate: 1/h, tiers: {gold: 3/h}}", extra) as gateway,
+    ):
+        for name, passes in (("rich", 3), ("poor", 1)):
+            answers = await ask(gateway, 5, **{"x-key": f"key-of-{name}"})
+            assert [answer.status_code for answer in answers].count(204) == passes
+        strangers = await ask(gateway, 5)
+        assert {answer.status_code for answer in strangers} == {401}
+        assert all("ratelimit" not in answer.headers for answer in strangers)
 
 
 async def test_reload_keeps_buckets(store_server: StoreServer, gateway_on: Serve) -> None:
@@ -216,5 +241,5 @@ async def test_two_gateways_over_time(store_server: StoreServer, gateway_on: Ser
             began = loop.time()
             await asyncio.gather(*(press(client, began + 0.8) for client in clients))
             lasted = loop.time() - began
-    # Only a machine that stands still for the burst's 667 ms could admit less than the least.
-    assert 40 + 60 * 0.3 <= passed <= 40 + 60 * lasted + 1
+    # Never more; fewer only as far as a busy machine let the bucket stand full meanwhile.
+    assert 40 < passed <= 40 + 60 * lasted + 1

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from gateway.clock import ManualClock
@@ -146,6 +147,25 @@ async def test_slow_store_is_not_waited_for(store_server: StoreServer, gateway_o
                     waits.append(loop.time() - began)
         # 100 ms for the first ones, nothing once the store is left alone; a busy machine on top.
         assert max(waits) < 1.0
+
+
+async def test_client_leaves_while_the_store_hangs(
+    store_server: StoreServer, gateway_on: Serve
+) -> None:
+    """Nothing is held for it, and the reply that comes late reaches nobody else."""
+    limits = "{rate: 20/h, per: route}"
+    async with store_server() as server, gateway_on(server, limits, timeout="10s") as gateway:
+        await statuses(gateway, 1)
+        with stopped(server):
+            async with gateway.client(timeout=0.1) as client:
+                for _ in range(3):
+                    with pytest.raises(httpx.ReadTimeout):
+                        await client.get("/limited")
+            await gateway.quiet()
+        found = await statuses(gateway, 30)
+        # Eight at a time asked first; the three that left were counted, or are lost with them.
+        assert found.count(204) in range(20 - 8 - 3, 20)
+        assert set(found) == {204, 429}
 
 
 async def test_without_a_store_from_the_start(tmp_path: Path) -> None:
