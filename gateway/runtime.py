@@ -30,7 +30,7 @@ from gateway.policies.compile import compile_chain
 from gateway.policies.terminal import Forward, refuse_unmatched, respond
 from gateway.routing.table import Entry, RouteErrors, RouteTable
 from gateway.snapshot import CompiledRoute, Snapshot
-from gateway.store.base import Store, StoreStatus
+from gateway.store.base import Store
 from gateway.store.opening import Engines, LocalEngines, open_store
 from gateway.upstream.client import Upstream
 
@@ -88,14 +88,6 @@ class Runtime:
     def generation(self) -> int:
         """The number of the snapshot that serves now; 0 before `start`."""
         return self._current.generation if self._current is not None else 0
-
-    def store_status(self) -> StoreStatus | None:
-        """How the store of what serves now is; None if nothing needs one."""
-        for key in self._current.keys if self._current is not None else ():
-            if key[0] == "store":
-                store: Store = self._shared[key]
-                return store.status()
-        return None
 
     async def start(self, loaded: Loaded) -> None:
         """Build and start the first snapshot. Raises ConfigErrors."""
