@@ -190,7 +190,9 @@ class World:
     def learn(self, body: bytes, said: Words, headers: Headers, etag: bytes) -> None:
         foo = headers.get(b"foo")
         authorized = b"authorization" in headers
-        known = Known(body, said, foo and foo.decode(), authorized, self.desk.clock.now, etag)
+        known = Known(
+            body, said, foo.decode() if foo else None, authorized, self.desk.clock.now, etag
+        )
         known.dead = not known.storable()
         for each in self.known:
             # The newest word is what counts; one that is not kept counts for those who heard it.
@@ -340,7 +342,12 @@ def draw(chance: random.Random) -> list[Step]:
             history.append(Get(pick([None, "1", "2"]), authorized, pick(["", "", "", *CONTROLS])))
             history.append(Wait(pick([0.0, 0.25, 1.0, 1.5, 3.0, 6.0])))
         if pick([True, False]):
-            history.append(pick([Put(), Purge(Selector(all=True)), Purge(Selector(prefix="/b"))]))
+            changes: list[Step] = [
+                Put(),
+                Purge(Selector(all=True)),
+                Purge(Selector(prefix="/b")),
+            ]
+            history.append(pick(changes))
     return history
 
 
