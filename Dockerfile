@@ -2,6 +2,10 @@
 # Two stages: the first builds and has tools, the second runs and has none.
 
 FROM python:3.13-slim-bookworm AS build
+# What compiles the hot modules; Python's own headers are in the base image.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends gcc libc6-dev \
+ && rm -rf /var/lib/apt/lists/*
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /src
 
@@ -11,11 +15,13 @@ COPY deploy/requirements-build.lock deploy/
 RUN python -m venv /opt/lockgate \
  && /opt/lockgate/bin/pip install --require-hashes --only-binary :all: -r requirements.lock \
  && python -m venv /opt/build \
- && /opt/build/bin/pip install --require-hashes --only-binary :all: -r deploy/requirements-build.lock
+ && /opt/build/bin/pip install --require-hashes --only-binary :all: \
+      -r requirements.lock -r deploy/requirements-build.lock
 
 COPY pyproject.toml README.md LICENSE ./
+COPY .ci/compile_gateway.py .ci/wheel_hook.py .ci/
 COPY gateway gateway
-RUN /opt/build/bin/python -m build --wheel --no-isolation --outdir /tmp/dist . \
+RUN COMPILE_GATEWAY=1 /opt/build/bin/python -m build --wheel --no-isolation --outdir /tmp/dist . \
  && /opt/lockgate/bin/pip install --no-deps --no-index /tmp/dist/*.whl \
  && /opt/lockgate/bin/pip check \
  && /opt/lockgate/bin/python -m compileall -q /opt/lockgate/lib \

@@ -13,6 +13,11 @@ PIP_INSTALL ?= install --quiet --no-input --disable-pip-version-check --only-bin
 
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+# The hot modules, compiled; COMPILE=off leaves what is there and compiles nothing.
+COMPILE  ?= on
+COMPILER := .ci/compile_gateway.py
+COMPILED := $(VENV)/.compiled
+SOURCES  := $(shell find gateway -name '*.py')
 BENCH_STAMP := $(BENCH_VENV)/.installed
 
 # The fastest Python that can do it, unless PYTHON names one. Only looked for when an environment is
@@ -34,12 +39,13 @@ help:
 	@echo "make check    check the configuration files that are shipped"
 	@echo "make image-check  go through the steps of the Dockerfile without a container engine"
 	@echo "make bench    measure side by side with other proxies (ONLY=throughput for one part)"
-	@echo "make setup    only set up $(VENV)"
+	@echo "make setup    only set up $(VENV), and compile the hot modules if that can be done here"
+	@echo "make compile  compile the hot modules anew (COMPILE=off keeps other commands from it)"
 	@echo "make lock     write the lock files anew from pyproject.toml"
 	@echo "make clean    remove everything that these commands made"
 
 .PHONY: setup
-setup: $(STAMP)
+setup: $(COMPILED)
 
 $(STAMP): requirements-dev.lock pyproject.toml
 	@$(call make_venv,$(VENV))
@@ -47,13 +53,33 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	"$(PY)" -m pip $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@touch "$@"
 
+# Whatever the outcome, the stamp says that it was tried on these sources: without a C compiler the
+# gateway runs as pure Python. What was made from other sources is never used; see compiled.py.
+ifeq ($(COMPILE),on)
+$(COMPILED): $(STAMP) $(COMPILER) $(SOURCES)
+	"$(PY)" $(COMPILER)
+	@touch "$@"
+else
+$(COMPILED): $(STAMP) ;
+endif
+
+.PHONY: compile
+compile: $(STAMP)
+	"$(PY)" $(COMPILER) --required
+
 .PHONY: run
-run: $(STAMP)
+run: $(COMPILED)
 	@exec "$(PY)" config/demo/run.py --config "$(CONFIG)"
 
 .PHONY: test
-test: $(STAMP)
-	"$(PY)" -m pytest -n $(TEST_JOBS) --cov --cov-report=term $(TEST_ARGS)
+test: $(COMPILED)
+	GATEWAY_COMPILED=off "$(PY)" -m pytest -n $(TEST_JOBS) --cov --cov-report=term $(TEST_ARGS)
+	@if "$(PY)" $(COMPILER) --check; then \
+	  "$(PY)" -m pytest -n $(TEST_JOBS) -q $(COMPILED_TESTS); \
+	fi
+
+# The compiled modules are the same sources, so only what they do as a whole is tested again.
+COMPILED_TESTS := tests/e2e tests/conformance tests/cancellation tests/test_compiled.py
 
 .PHONY: lint
 lint: $(STAMP)
@@ -77,7 +103,7 @@ image-check: $(STAMP)
 	"$(PY)" deploy/check_image_steps.py
 
 .PHONY: bench
-bench: $(STAMP) $(BENCH_STAMP)
+bench: $(COMPILED) $(BENCH_STAMP)
 	"$(PY)" -m bench $(if $(ONLY),--only $(ONLY)) --peers "$(BENCH_VENV)" $(BENCH_ARGS)
 
 $(BENCH_STAMP): bench/requirements.lock
@@ -99,6 +125,6 @@ lock:
 
 .PHONY: clean
 clean:
-	rm -rf "$(VENV)" "$(BENCH_VENV)" build dist .coverage .coverage.* .pytest_cache .ruff_cache \
+	rm -rf "$(VENV)" "$(BENCH_VENV)" build dist gateway/_compiled .coverage .coverage.* .pytest_cache .ruff_cache \
 	  .mypy_cache .import_linter_cache .hypothesis bench/results/work
 	find . -name __pycache__ -type d -not -path "./.git/*" -prune -exec rm -rf {} +

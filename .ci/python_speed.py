@@ -31,12 +31,12 @@ def main():
     if sys.version_info < OLDEST:
         return 1
     try:
-        import ensurepip  # noqa: F401, PLC0415
-        import venv  # noqa: F401, PLC0415
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
     except ImportError:  # Debian packages both apart
         return 1
     # The best, because whatever else the machine does can only add to a round.
-    print(round(min(once() for _ in range(ROUNDS)) * 1000 * 1000000 / CALLS))  # noqa: T201
+    print(round(min(once() for _ in range(ROUNDS)) * 1000 * 1000000 / CALLS))
     return 0
 
 

@@ -7,7 +7,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import bodies, cached, idle, micro, reloads, report, startup, throughput
+from bench import (
+    bodies,
+    cached,
+    idle,
+    limits,
+    micro,
+    reloads,
+    report,
+    resilience,
+    startup,
+    throughput,
+)
 from bench.report import Row
 from bench.session import Session
 
@@ -21,6 +32,8 @@ PARTS: dict[str, Callable[[Session], list[Row]]] = {
     "start": startup.measure,
     "workers": throughput.workers,
     "reloads": reloads.measure,
+    "limits": limits.measure,
+    "resilience": resilience.measure,
     "micro": micro.measure,
 }
 

@@ -38,18 +38,23 @@ def missing() -> str:
 
 
 def run(
-    port: int, seconds: float, cores: frozenset[int], paths: Sequence[str] = ("/item",)
+    port: int,
+    seconds: float,
+    cores: frozenset[int],
+    paths: Sequence[str] = ("/item",),
+    headers: Sequence[str] = (),
 ) -> Load:
-    """Keep 32 connections busy for that long, and wait for the end."""
-    finished = subprocess.run(
-        _command(port, seconds, cores, paths), check=True, capture_output=True, timeout=seconds + 30
-    )
+    """Keep 32 connections busy for that long, and wait for the end. `headers` are lines."""
+    command = _command(port, seconds, cores, paths, headers)
+    finished = subprocess.run(command, check=True, capture_output=True, timeout=seconds + 30)
     return parse(finished.stdout.decode())
 
 
-def begin(port: int, seconds: float, cores: frozenset[int], log: Path) -> Child:
+def begin(
+    port: int, seconds: float, cores: frozenset[int], log: Path, *, path: str = "/item"
+) -> Child:
     """The same in the background; `parse` the log once it has ended."""
-    return start("wrk", _command(port, seconds, cores, ("/item",)), cores=cores, log=log)
+    return start("wrk", _command(port, seconds, cores, (path,)), cores=cores, log=log)
 
 
 def parse(output: str) -> Load:
@@ -68,7 +73,13 @@ def parse(output: str) -> Load:
     )
 
 
-def _command(port: int, seconds: float, cores: frozenset[int], paths: Sequence[str]) -> list[str]:
+def _command(
+    port: int,
+    seconds: float,
+    cores: frozenset[int],
+    paths: Sequence[str],
+    headers: Sequence[str] = (),
+) -> list[str]:
     pinned = ["taskset", "-c", ",".join(map(str, sorted(cores)))]
     shape = [
         "-t",
@@ -84,6 +95,7 @@ def _command(port: int, seconds: float, cores: frozenset[int], paths: Sequence[s
         *pinned,
         "wrk",
         *shape,
+        *(part for line in headers for part in ("-H", line)),
         "-s",
         str(SCRIPT),
         f"http://127.0.0.1:{port}/item",

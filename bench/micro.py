@@ -7,20 +7,34 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+import tempfile
 import time
 import timeit
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
 
 from bench.report import Row, reported
 from bench.session import Session
 from gateway.clock import SystemClock
-from gateway.config.model import AccessLogConfig, MatchConfig, RedactConfig
+from gateway.config.model import AccessLogConfig, MatchConfig, RedactConfig, StoreConfig
+from gateway.config.model_token import JwtIdentity
 from gateway.http1.head import parse_request_head, parse_response_head
-from gateway.message import Exchange, Headers, Request
+from gateway.message import Exchange, Headers, Principal, Request
 from gateway.observability.access_log import AccessLog
 from gateway.observability.metrics import Metrics
+from gateway.observability.store_series import StoreSeries
+from gateway.policies.auth import remembered
+from gateway.policies.auth.claims import Reader
+from gateway.policies.auth.policy import AuthConfig, AuthPolicy
+from gateway.policies.auth.signed import SignedToken
 from gateway.routing.path import normalise
 from gateway.routing.table import Entry, RouteTable
+from gateway.store.opening import open_store
+from gateway.store.script import Script
 
 CALLS = 20_000
 REPEATS = 5
@@ -46,12 +60,18 @@ def measure(_: Session) -> list[Row]:
         rows.append(reported(f"piece: {name}", f"{best * 1e6:.2f} us"))
     best = min(asyncio.run(_log_lines()) for _ in range(REPEATS)) / CALLS
     rows.append(reported("piece: write an access log line", f"{best * 1e6:.2f} us"))
+    for at_once in (1, AT_ONCE):
+        best = min(uvloop.run(_store_calls(at_once)) for _ in range(REPEATS)) / CALLS
+        rows.append(
+            reported(f"piece: a script in the store, {at_once} at once", f"{best * 1e6:.2f} us")
+        )
     return rows
 
 
 def pieces() -> dict[str, Callable[[], object]]:
     """What is timed, by name."""
     table, headers = _table(), Headers([(b"host", b"api.internal")])
+    auth, authorized = _remembering()
     series = Metrics(SystemClock()).route("orders.read")
     return {
         "parse a request's head": lambda: parse_request_head(REQUEST),
@@ -60,8 +80,34 @@ def pieces() -> dict[str, Callable[[], object]]:
         f"match a route of {ROUTES:,}": lambda: table.match(
             "api.internal", "/v1/service7777/items/42", "GET", headers
         ),
+        "a remembered token": lambda: auth.check(authorized),
         "count an exchange": lambda: series.finish("GET", 200, "", 0.002, "orders", 0.0015),
     }
+
+
+async def _store_calls(at_once: int) -> float:
+    """Seconds of CPU of this process for all calls, on the embedded engine."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = open_store(
+            StoreConfig(),
+            Path(folder),
+            clock=SystemClock(),
+            rng=random.Random(),
+            series=StoreSeries(),
+        )
+        await store.start()
+        script = Script.of(b"return {redis.call('INCR', KEYS[1]), ARGV[1]}")
+
+        async def caller() -> None:
+            for _ in range(CALLS // at_once):
+                await store.run(script, (b"{bench}",), (b"1", b"2", b"3"))
+
+        await store.run(script, (b"{bench}",), (b"1",))
+        began = time.process_time()
+        await asyncio.gather(*(caller() for _ in range(at_once)))
+        seconds = time.process_time() - began
+        await store.aclose()
+    return seconds
 
 
 async def _log_lines() -> float:
@@ -78,6 +124,25 @@ async def _log_lines() -> float:
     seconds = time.perf_counter() - began
     await log.aclose()
     return seconds
+
+
+def _remembering() -> tuple[AuthPolicy, Exchange]:
+    """A policy that has verified the token of this exchange before; 800 bytes, as they come."""
+    clock = SystemClock()
+    config = JwtIdentity(type="jwt", issuer="https://idp.internal", audience="orders-api")
+    reader = Reader("staff", consumer="sub", scopes="scope", require={}, tiers={})
+    source: Any = None  # not asked for what is remembered
+    identity = SignedToken("staff", config, source, reader, clock)
+    credentials = b"Bearer " + b"x" * 800
+    principal = Principal("ada", {"sub": "ada"}, frozenset({"orders:read"}), "staff")
+    identity.remembered.add(credentials, remembered.Entry(principal, 0.0, clock.wall() + 1e6))
+    exchange = _exchange()
+    exchange.request.headers = Headers(
+        [(b"host", b"api.internal"), (b"authorization", credentials), (b"accept", b"*/*")]
+    )
+    policy = AuthPolicy(AuthConfig(any=["staff"], scopes=["orders:read"]), [identity])
+    assert policy.check(exchange) is None
+    return policy, exchange
 
 
 def _table() -> RouteTable[int]:

@@ -144,9 +144,12 @@ def wait_until(ready: Callable[[], bool], child: Child, every_s: float = 0.005) 
     return time.monotonic() - began
 
 
-def http_status(port: int, path: str, *, timeout_s: float = 2.0) -> int:
-    """The status of one GET on loopback, or 0 if there was no answer."""
-    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+def http_status(
+    port: int, path: str, headers: Sequence[str] = (), *, timeout_s: float = 2.0
+) -> int:
+    """The status of one GET on loopback, or 0 if there was no answer. `headers` are lines."""
+    lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1", "Connection: close", *headers]
+    request = "\r\n".join([*lines, "", ""])
     try:
         with socket.create_connection(("127.0.0.1", port), timeout_s) as connection:
             connection.sendall(request.encode())
@@ -200,6 +203,11 @@ def _cpu_ticks(pid: int) -> int:
     fields = _stat_fields(pid)
     # proc(5): utime and stime are fields 14 and 15 of the line, 11 and 12 behind the name.
     return int(fields[11]) + int(fields[12]) if fields else 0
+
+
+def resident_kib() -> int:
+    """Resident memory of this process."""
+    return _status_kib(os.getpid(), "VmRSS")
 
 
 def _status_kib(pid: int, key: str) -> int:

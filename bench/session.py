@@ -20,6 +20,7 @@ class Session:
 
     cores: Cores
     work: Path
+    venv: Path
     peers: dict[str, Peer]
     rounds: int
     seconds: float
@@ -40,6 +41,7 @@ class Session:
         return cls(
             cores=Cores.pick(),
             work=work,
+            venv=venv,
             peers={peer.name: peer for peer in found},
             rounds=int(env.get("BENCH_ROUNDS") or 5),
             seconds=float(env.get("BENCH_SECONDS") or 4),

@@ -32,14 +32,20 @@ class Reading:
     per_second: float
     p50_us: float
     p99_us: float
+    beside_us: float = 0.0
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A proxy with the paths that it is asked for."""
+    """A proxy with the paths that it is asked for, and header lines that go with every request.
+
+    The CPU of a process `beside` it that works for it is measured too, and kept apart.
+    """
 
     peer: Peer
     paths: Sequence[str] = ("/item",)
+    headers: Sequence[str] = ()
+    beside: Child | None = None
 
 
 def compare(session: Session) -> list[Row]:
@@ -102,9 +108,11 @@ def alternate(session: Session, contestants: Sequence[Contestant]) -> dict[str, 
         ready = []
         for one in contestants:
             child, job = stack.enter_context(
-                serving(one.peer, upstream, session.work, session.cores.proxy, one.paths[0])
+                serving(
+                    one.peer, upstream, session.work, session.cores.proxy, one.paths[0], one.headers
+                )
             )
-            load.run(job.port, WARM_UP_S, session.cores.load, one.paths)
+            load.run(job.port, WARM_UP_S, session.cores.load, one.paths, one.headers)
             ready.append((one, child, job))
         for number in range(1, session.rounds + 1):
             for one, child, job in ready:
@@ -121,12 +129,22 @@ def alternate(session: Session, contestants: Sequence[Contestant]) -> dict[str, 
 
 
 def _measure(session: Session, one: Contestant, child: Child, port: int) -> Reading:
-    before = child.cpu_seconds()
-    seen = load.run(port, session.seconds, session.cores.load, one.paths)
-    used = child.cpu_seconds() - before
+    before, beside = child.cpu_seconds(), _cpu_of(one.beside)
+    seen = load.run(port, session.seconds, session.cores.load, one.paths, one.headers)
+    used, used_beside = child.cpu_seconds() - before, _cpu_of(one.beside) - beside
     if seen.failed or not seen.requests:
         raise RuntimeError(f"{one.peer.name}: {seen.failed} of {seen.requests} requests failed")
-    return Reading(1e6 * used / seen.requests, seen.per_second, seen.p50_us, seen.p99_us)
+    return Reading(
+        1e6 * used / seen.requests,
+        seen.per_second,
+        seen.p50_us,
+        seen.p99_us,
+        1e6 * used_beside / seen.requests,
+    )
+
+
+def _cpu_of(child: Child | None) -> float:
+    return 0.0 if child is None else child.cpu_seconds()
 
 
 def _expect_log(name: str, access_log: Path) -> None:

@@ -91,16 +91,28 @@ def _become(account: pwd.struct_passwd | None) -> dict[str, Any]:
 def build_stage(work: Path, python: str) -> Path:
     """What the first stage does; the environment that the second one copies."""
     build, runtime = work / "build", work / "lockgate"
-    for venv, lock in ((runtime, "requirements.lock"), (build, "deploy/requirements-build.lock")):
+    locks = ["-r", ROOT / "requirements.lock"]
+    for venv, more in ((runtime, []), (build, ["-r", ROOT / "deploy/requirements-build.lock"])):
         run(python, "-m", "venv", venv)
-        run(venv / "bin" / "pip", "install", *WHEELS_ONLY, "-r", ROOT / lock)
+        run(venv / "bin" / "pip", "install", *WHEELS_ONLY, *locks, *more)
     source = work / "src"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     shutil.copytree(
-        ROOT / "gateway", source / "gateway", ignore=shutil.ignore_patterns("__pycache__")
+        ROOT / "gateway",
+        source / "gateway",
+        ignore=shutil.ignore_patterns("__pycache__", "_compiled"),
     )
+    (source / ".ci").mkdir()
+    for name in ("compile_gateway.py", "wheel_hook.py"):
+        shutil.copy(ROOT / ".ci" / name, source / ".ci")
+    # The image has a C compiler; this machine may have none, and then the wheel is a pure one.
+    check = "import compile_gateway; compile_gateway.check_tools()"
+    environ = {**os.environ, "PYTHONPATH": str(source / ".ci")}
+    tools = subprocess.run([build / "bin" / "python", "-c", check], check=False, env=environ)
+    if tools.returncode == 0:
+        os.environ["COMPILE_GATEWAY"] = "1"
     run(
         build / "bin" / "python",
         "-m",

@@ -12,6 +12,8 @@ from typing import Final
 Network = IPv4Network | IPv6Network
 
 _MEMO_SIZE: Final = 4096
+# What stands before the IPv4 address in one that is mapped (RFC 4291 section 2.5.5.2).
+_MAPPED_BITS: Final = 96
 # The longest an address can be: eight groups, or six and an IPv4 address (RFC 4291 section 2.2).
 _MAX_TEXT: Final = 45
 
@@ -40,7 +42,7 @@ class Networks:
 
     def __init__(self, networks: Iterable[Network]) -> None:
         prefixes: dict[tuple[int, int], set[int]] = {}
-        for network in networks:
+        for network in map(_unmapped, networks):
             key = network.version, network.max_prefixlen - network.prefixlen
             prefixes.setdefault(key, set()).add(int(network.network_address) >> key[1])
         self._prefixes = [(*key, starts) for key, starts in prefixes.items()]
@@ -68,3 +70,12 @@ class Networks:
         if len(text) <= _MAX_TEXT:
             self._memo[text] = found
         return found
+
+
+def _unmapped(network: Network) -> Network:
+    """`::ffff:10.0.0.0/104` as `10.0.0.0/8`, as addresses are looked up."""
+    if isinstance(network, IPv6Network) and network.prefixlen >= _MAPPED_BITS:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
+    return network

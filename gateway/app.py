@@ -68,14 +68,13 @@ class Gateway:
         if cycle.disconnected:
             return
         snapshot = self._snapshot
-        head = cycle.head
-        connection = cycle.protocol
+        head, connection = cycle.head, cycle.protocol
         raw_path, _, query = head.target.partition(b"?")
         request = Request(head.method, "", query, Headers(head.headers, head.index))
         request.peer = request.client = connection.peer
         request.port = connection.port
         if connection.secure:
-            request.scheme = "https"
+            request.scheme, request.certificate = "https", connection.certificate
         if head.minor == 0:
             request.http_version = "1.0"
         exchange = Exchange(request, self._monotonic())
@@ -144,13 +143,13 @@ class Gateway:
         request = Request(
             scope.get("method", "GET"), "", scope["query_string"], Headers(list(scope["headers"]))
         )
-        request.http_version = scope["http_version"]
-        request.scheme = scope["scheme"]
+        request.http_version, request.scheme = scope["http_version"], scope["scheme"]
         client, server = scope.get("client"), scope.get("server")
         if client:
             request.peer = request.client = client[0]
         if server:
             request.port = server[1] or 0
+        request.certificate = scope.get("extensions", {}).get("lockgate.certificate")
         exchange = Exchange(request, self._monotonic())
         exchange.task = asyncio.current_task()
         return exchange

@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import msgspec
-
 from gateway.errors import BODY_TOO_LARGE, ClientError, ErrorCode, GatewayError, Rejection, problem
 
 if TYPE_CHECKING:
     import asyncio
+
+    from gateway.certificate import ClientCertificate
+    from gateway.tracing import TraceContext
 
 RawHeaders = list[tuple[bytes, bytes]]
 NO_BODY: Final = b""
@@ -90,7 +91,8 @@ class Request:
     `stream` then yields its pieces. `host` is lower case, without port. `client` is the caller's
     address after trusted proxies were taken into account, `peer` the address that really connected
     (both empty on a unix socket); `trusted` says that the peer is such a proxy. `port` is the port
-    the request came in at, 0 if unknown.
+    the request came in at, 0 if unknown. `certificate` is the client's own, verified in the TLS
+    handshake; None without one, and always None behind a server that does not tell (stock uvicorn).
     """
 
     # Defaults stand on the class, so that making a request sets only what it has to say.
@@ -102,6 +104,7 @@ class Request:
     scheme: str = "http"
     http_version: str = "1.1"
     trusted: bool = False
+    certificate: ClientCertificate | None = None
 
     def __init__(
         self,
@@ -119,7 +122,8 @@ class Request:
         self.headers = headers
         self.host = host
         if facts:
-            vars(self).update(facts)
+            for name, value in facts.items():
+                setattr(self, name, value)
 
     async def read_body(self, limit: int) -> bytes:
         """The whole body, read if it was not yet, and kept for everyone further in.
@@ -155,8 +159,6 @@ class Response:
     """
 
     trailers: RawHeaders | None = None
-    # The open upstream side of an accepted WebSocket (status 101), run by the edge.
-    tunnel: Tunnel | None = None
     _on_close: list[Callable[[], None]] | None = None
 
     def __init__(
@@ -172,6 +174,8 @@ class Response:
         self.body = body
         self.stream = stream
         self.error = error
+        # The open upstream side of an accepted WebSocket (status 101), run by the edge.
+        self.tunnel: Tunnel | None = None
 
     def on_close(self, release: Callable[[], None]) -> None:
         """Have `release` called when the body has ended or was given up. It must not block."""
@@ -207,13 +211,18 @@ class Tunnel(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Principal:
-    """Who the caller was proved to be."""
+    """Who the caller was proved to be: `identity` says by which of the configuration's identities.
+
+    `tier` is what `consumers:` says of it, empty if nothing. One object may serve many requests.
+    """
 
     consumer: str
     claims: Mapping[str, Any] = field(default_factory=dict)
     scopes: frozenset[str] = frozenset()
+    identity: str = ""
+    tier: str = ""
 
 
 class Exchange:
@@ -249,6 +258,13 @@ class Exchange:
     subprotocols: list[str] | None = None
     upstream: str = ""
     target: str = ""
+    # What a retry policy allows: how many more tries (None: there is no such policy), and seconds
+    # until an attempt's head must be there. `attempts` counts tries, those that only connected too.
+    attempts: int = 1
+    attempts_left: int | None = None
+    attempt_timeout: float | None = None
+    # Labels of the targets that failed this exchange, so that another one is taken.
+    tried: set[str] | None = None
     upstream_seconds: float = 0.0
     upstream_status: int = 0
     response_status: int = 0
@@ -286,26 +302,45 @@ class Exchange:
         if task is not None:
             task.cancel()
 
+    def may_try_another(self, failed: str) -> bool:
+        """Whether another target may be connected to after `failed`, by its label.
+
+        As often as the retry policy allows; without one, as often as there are targets.
+        """
+        if self.attempts_left is None:
+            return True
+        if self.attempts_left <= 0:
+            return False
+        self.attempts_left -= 1
+        self.attempts += 1
+        self.tried = {*(self.tried or ()), failed}
+        return True
+
+    def fork(self, task: asyncio.Task[Any] | None) -> Exchange:
+        """The same exchange for one more attempt beside the first, awaited in another `task`.
+
+        It begins with nothing spent on the upstream; who forks it takes over what it found out.
+        """
+        twin = Exchange(self.request, self.started)
+        twin.reply_headers = self.reply_headers
+        twin.on_finish = self.on_finish
+        twin.route, twin.generation = self.route, self.generation
+        twin.params, twin.raw_params = self.params, self.raw_params
+        twin.correlation_id, twin.trace = self.correlation_id, self.trace
+        twin.principal, twin.deadline = self.principal, self.deadline
+        twin.client_informational, twin.state = self.client_informational, self.state
+        twin.attempt_timeout = self.attempt_timeout
+        # No failing over by itself: what more is tried is up to whoever forked it.
+        twin.attempts_left = 0
+        twin.tried = {*(self.tried or ()), self.target}
+        twin.task = task
+        return twin
+
     def fail(self, failure: Rejection | GatewayError) -> None:
         """Note what went wrong, for the log and the metrics; the first failure wins."""
         if self.error is None:
             self.error = failure.kind
             self.error_detail = failure.detail
-
-
-class TraceContext(msgspec.Struct, gc=False):
-    """W3C trace context: ids in lower-case hex, `flags` as two hex digits.
-
-    `span_id` is the gateway's own, which the upstream is told; `parent_id` is the caller's, empty
-    if the trace began here. `state` is the `tracestate` that goes on. A Struct, because one is made
-    for every exchange and a class in Python costs four times as much to make.
-    """
-
-    trace_id: str
-    span_id: str
-    flags: str
-    parent_id: str = ""
-    state: bytes = b""
 
 
 Handler = Callable[[Exchange], Awaitable[Response]]

@@ -11,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 
 from gateway.clock import Clock, SystemClock
-from gateway.config.issues import in_route, located
+from gateway.config.issues import ConfigErrors, in_route, located
 from gateway.config.model import RouteConfig
+from gateway.contracts.library import Library
 from gateway.errors import ConfigError
 from gateway.forwarded import TrustedProxies
+from gateway.loading import Loaded, library_key, load_configuration, make_library
 from gateway.message import Handler
 from gateway.observability.access_log import AccessLog
 from gateway.observability.metrics import UNMATCHED, Metrics
@@ -27,8 +29,8 @@ from gateway.policies.base import BuildContext, Policy, has_lifecycle
 from gateway.policies.compile import compile_chain
 from gateway.policies.terminal import Forward, refuse_unmatched, respond
 from gateway.routing.table import Entry, RouteErrors, RouteTable
-from gateway.snapshot import CompiledRoute, Loaded, Snapshot, load_configuration
-from gateway.store.base import Store
+from gateway.snapshot import CompiledRoute, Snapshot
+from gateway.store.base import Store, StoreStatus
 from gateway.store.opening import Engines, LocalEngines, open_store
 from gateway.upstream.client import Upstream
 
@@ -87,16 +89,27 @@ class Runtime:
         """The number of the snapshot that serves now; 0 before `start`."""
         return self._current.generation if self._current is not None else 0
 
+    def store_status(self) -> StoreStatus | None:
+        """How the store of what serves now is; None if nothing needs one."""
+        for key in self._current.keys if self._current is not None else ():
+            if key[0] == "store":
+                store: Store = self._shared[key]
+                return store.status()
+        return None
+
     async def start(self, loaded: Loaded) -> None:
         """Build and start the first snapshot. Raises ConfigErrors."""
         self.commit(await self.prepare(loaded))
         self.ready = True
 
-    async def prepare(self, loaded: Loaded, generation: int | None = None) -> Snapshot:
+    async def prepare(
+        self, loaded: Loaded, generation: int | None = None, *, start: bool = True
+    ) -> Snapshot:
         """Build and start a whole new snapshot beside the one that serves.
 
-        `generation` is the next number, unless several processes must agree on one. Raises
-        ConfigErrors, and then nothing of the new one is left and the old one is untouched.
+        `generation` is the next number, unless several processes must agree on one. Without `start`
+        it can be looked at and no more. Raises ConfigErrors, and then nothing of the new one is
+        left and the old one is untouched.
         """
         builder = _Builder(self, loaded, generation or self._generation + 1)
         self._building.append(builder.keys)
@@ -110,6 +123,8 @@ class Runtime:
                 raise located([error], loaded.configuration) from error
             raise
         self._building.remove(builder.keys)
+        if not start:
+            return snapshot
         try:
             await self._start_shared(snapshot.keys)
             for policy in snapshot.policies:
@@ -160,7 +175,8 @@ class Runtime:
         for policy in policies:
             await _close_quietly(policy.aclose)
         used = set[tuple[object, ...]]().union(*(live.keys for live in self._live), *self._building)
-        for key in keys - used:
+        # The newest first, so that what an object needs is still there when it is closed.
+        for key in [key for key in reversed(self._shared) if key in keys and key not in used]:
             close = getattr(self._shared.pop(key, None), "aclose", None)
             if close is not None:
                 await _close_quietly(close)
@@ -175,6 +191,11 @@ class Runtime:
         while self._live:
             await self.abandon(self._live[-1])
 
+    @property
+    def shared_keys(self) -> Collection[tuple[object, ...]]:
+        """The keys of all long-lived objects."""
+        return self._shared.keys()
+
     def shared(
         self, keys: set[tuple[object, ...]], key: tuple[object, ...], factory: Callable[[], Any]
     ) -> Any:
@@ -187,6 +208,10 @@ class Runtime:
     def long_lived(self, key: tuple[object, ...]) -> Any:
         """The long-lived object under `key`, None if nothing asks for it."""
         return self._shared.get(key)
+
+    def known(self, kind: str) -> list[tuple[tuple[object, ...], Any]]:
+        """The long-lived objects whose key begins with `kind`, with their keys."""
+        return [(key, each) for key, each in self._shared.items() if key[0] == kind]
 
 
 async def _close_quietly(close: Callable[[], Awaitable[None]]) -> None:
@@ -210,10 +235,12 @@ class _Builder:
         self._policies: list[Policy] = []
         self._upstreams: dict[str, Upstream] = {}
         self._access_log: AccessLog | None = None
+        self._library: Library | None = None
         self._errors: list[ConfigError] = []
 
     async def build(self) -> Snapshot:
         gateway = self._gateway
+        self._library = await self._open_library()
         self._access_log = self._open_access_log()
         self._upstreams = {name: self._upstream(name) for name in gateway.upstreams}
         routes = []
@@ -221,6 +248,8 @@ class _Builder:
             if config.enabled:
                 try:
                     routes.append(self._route(config))
+                except ConfigErrors as error:
+                    self._errors.append(error)
                 except ConfigError as error:
                     self._errors.append(in_route(error, position, config))
             # Ten thousand routes take a second: requests are served in between.
@@ -242,6 +271,16 @@ class _Builder:
             keys=self.keys,
             access_log=self._access_log,
         )
+
+    async def _open_library(self) -> Library:
+        """The compiled models and contracts; the same as before if nothing of them changed."""
+        key = ("library", library_key(self._configuration))
+        made = self._loaded.library
+        if made is None and key not in self._runtime.shared_keys:
+            made = await asyncio.to_thread(make_library, self._configuration)
+            self._errors += made.errors
+        library: Library = self._shared(key, lambda: made)
+        return library
 
     def _open_access_log(self) -> AccessLog | None:
         config, redact = self._gateway.telemetry.access_log, self._gateway.telemetry.redact
@@ -274,23 +313,28 @@ class _Builder:
     def _store(self) -> Store:
         """The store, made when the first policy asks for it."""
         config, runtime = self._gateway.store, self._runtime
-        store: Store = self._shared(
-            ("store", config),
-            lambda: open_store(
-                config,
-                self._configuration.base_dir,
-                clock=runtime.clock,
-                rng=runtime.random,
-                series=runtime.metrics.store,
-                engines=runtime.engines,
-            ),
-        )
+
+        def make() -> Store:
+            try:
+                return open_store(
+                    config,
+                    self._configuration.base_dir,
+                    clock=runtime.clock,
+                    rng=runtime.random,
+                    series=runtime.metrics.store,
+                    engines=runtime.engines,
+                )
+            except ConfigError as error:
+                # Its place is the store's section, and not the route that asked first.
+                raise located([error], self._configuration) from error
+
+        store: Store = self._shared(("store", config), make)
         return store
 
     def _shared(self, key: tuple[object, ...], factory: Callable[[], Any]) -> Any:
         return self._runtime.shared(self.keys, key, factory)
 
-    def _context(self, route: str) -> BuildContext:
+    def _context(self, route: str, upstream: str = "") -> BuildContext:
         return BuildContext(
             route=route,
             config=self._gateway,
@@ -301,13 +345,15 @@ class _Builder:
             metrics=self._runtime.metrics,
             access_log=self._access_log,
             base_dir=self._configuration.base_dir,
+            library=self._library,
             shared=self._shared,
+            upstream=upstream,
             store=self._store,
         )
 
     def _route(self, config: RouteConfig) -> CompiledRoute:
         configs = self._configs(config)
-        policies = self._build_policies(configs, self._context(config.name))
+        policies = self._build_policies(configs, self._context(config.name, config.upstream or ""))
         forward = None
         if config.respond is not None:
             terminal = respond(config.respond)

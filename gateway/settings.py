@@ -94,6 +94,11 @@ class Settings(BaseSettings):
         description="Whether the configuration's files are watched, and reloaded when they change. "
         "polling suits network file systems, which announce no changes.",
     )
+    compiled: Literal["on", "off"] = Field(
+        default="on",
+        description="Whether the compiled modules are used where they were built. Read before "
+        "anything else is, by gateway/compiled.py.",
+    )
     workers: int | Literal["auto"] | None = Field(
         default=None, description="How many processes serve traffic; replaces server.workers."
     )
@@ -128,7 +133,7 @@ class Settings(BaseSettings):
         "configuration leaves that out. * trusts everybody.",
     )
 
-    @field_validator("watch", mode="before")
+    @field_validator("watch", "compiled", mode="before")
     @classmethod
     def _switch(cls, value: object) -> object:
         words = {"1": "on", "true": "on", "yes": "on", "0": "off", "false": "off", "no": "off"}

@@ -1,4 +1,4 @@
-"""What a configuration becomes: the routes compiled, the snapshot that serves, what both came from.
+"""What a configuration becomes: the routes compiled, and the snapshot that serves.
 
 Only data; `runtime.py` builds, starts, swaps and drains it.
 """
@@ -8,33 +8,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from gateway.config.loader import Configuration, load
+from gateway.config.loader import Configuration
 from gateway.config.model import RouteConfig
 from gateway.forwarded import TrustedProxies
+from gateway.loading import Loaded
 from gateway.message import Handler
 from gateway.observability.access_log import AccessLog
 from gateway.policies.base import Policy
-from gateway.policies.catalog import PolicyCatalog
 from gateway.policies.terminal import Forward
 from gateway.routing.table import RouteTable
 from gateway.upstream.client import Upstream
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A configuration that was read and checked, with the policies it may use."""
-
-    configuration: Configuration
-    catalog: PolicyCatalog
-
-
-def load_configuration(path: Path, environ: Mapping[str, str]) -> Loaded:
-    """Read the configuration at `path`, plugins included. Raises ConfigErrors with every error."""
-    catalog = PolicyCatalog()
-    return Loaded(load(path, catalog, environ), catalog)
 
 
 @dataclass(frozen=True, slots=True)

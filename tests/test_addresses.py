@@ -53,6 +53,15 @@ def test_link_local_peer() -> None:
     assert Networks([ip_network("fe80::/10")]).contains("fe80::1%eth0")
 
 
+def test_mapped_networks() -> None:
+    """A network of IPv4-mapped addresses is one of IPv4 addresses, which they are read as."""
+    networks = Networks([ip_network("::ffff:10.0.0.0/104")])
+
+    assert networks.contains("10.1.2.3")
+    assert networks.contains("::ffff:10.1.2.3")
+    assert not networks.contains("192.0.2.1")
+
+
 def test_everything_and_nothing() -> None:
     """A /0 holds every address of its version; the empty set holds none and is false."""
     assert Networks([ip_network("0.0.0.0/0")]).contains("203.0.113.9")

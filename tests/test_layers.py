@@ -18,6 +18,8 @@ GATEWAY = ROOT / "gateway"
 # can be replaced, and its exceptions translated, in one place.
 HOMES = {
     "click": ("cli",),
+    "httpx": ("control",),
+    "jwt": ("policies/auth",),
     "hiredis": ("store",),
     "prometheus_client": ("observability",),
     "redis": ("store",),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gateway
 from bench import processes
+from bench.peers.edge import AUDIENCE, ISSUER, Edge
 from bench.peers.peer import Command, Job, Peer
 
 _CONFIG = """\
@@ -26,15 +27,27 @@ upstreams:
     targets: ["http://127.0.0.1:{upstream}"]
     balance: least_requests
     connections: {{max: 256, keep_alive: 60s}}
-defaults:
+    {resilience}
+{second}defaults:
   correlation: {{}}
   timeout: {timeout}
-routes:
+{policies}routes:
 {routes}"""
+_LIMIT = "  rate_limit: {rate: 1000000/s, per: consumer}\n"
+_STORE = 'store: {{url: "unix://{store}"}}\n'
+_AUTH = "  auth: {any: [bench]}\n"
+_IDENTITY = """\
+identities:
+  bench:
+    {{type: jwt, issuer: "{issuer}", audience: {audience}, jwks: "{jwks}", algorithms: [RS256]}}
+"""
 
 _EVERYTHING = '  - {name: bench, match: {path: "/{rest:path}"}, upstream: bench}\n'
 _CACHED = """\
   - {name: bench, match: {path: "/{rest:path}"}, upstream: bench, cache: {ttl: 1h}}
+"""
+_SECOND_ROUTE = """\
+  - {name: second, match: {path: "/second/{rest:path}"}, upstream: second}
 """
 # What a service of some size has: three methods on a collection and its items, under a version.
 _ONE_OF_MANY = """\
@@ -48,14 +61,22 @@ _ONE_OF_MANY = """\
 class Setup:
     """What differs between measurements. `timeout` is a duration as YAML has it.
 
+    With a `store` (a socket's path) there is a limit that nobody reaches; with an `edge`, callers
+    must show its token.
     `cached` keeps answers, so that all but the first come from memory.
+    `policies` are more keys of the upstream, `second` is the port of another upstream with the same
+    ones, behind `/second/`.
     """
 
     workers: int = 1
     timeout: str = "10s"
     routes: int = 0
     watch: bool = True
+    store: str = ""
+    edge: Edge | None = None
     cached: bool = False
+    policies: str = ""
+    second: int = 0
 
     def paths(self) -> list[str]:
         """What to ask for: one path, or ten spread over all the routes."""
@@ -93,9 +114,34 @@ def config_text(job: Job, setup: Setup, admin: int) -> str:
         workers=setup.workers,
         upstream=job.upstream_port,
         timeout=setup.timeout,
+        policies=_policies(job, setup),
         access_log=job.access_log,
-        routes=many or (_CACHED if setup.cached else _EVERYTHING),
+        routes=(many or (_CACHED if setup.cached else _EVERYTHING))
+        + (_SECOND_ROUTE if setup.second else ""),
+        resilience=setup.policies.replace("}, ", "}\n    "),
+        second=_second(setup),
     )
+
+
+def _second(setup: Setup) -> str:
+    if not setup.second:
+        return ""
+    policies = f", {setup.policies}" if setup.policies else ""
+    return f'  second: {{targets: ["http://127.0.0.1:{setup.second}"]{policies}}}\n'
+
+
+def _policies(job: Job, setup: Setup) -> str:
+    """Further keys of `defaults:`, and the sections that they need."""
+    policies, sections = "", ""
+    if setup.edge is not None:
+        jwks = job.work / "jwks.json"
+        jwks.write_text(setup.edge.jwks)
+        policies += _AUTH
+        sections += _IDENTITY.format(issuer=ISSUER, audience=AUDIENCE, jwks=jwks)
+    if setup.store:
+        policies += _LIMIT
+        sections += _STORE.format(store=setup.store)
+    return policies + sections
 
 
 def _prepare(job: Job, setup: Setup) -> Command:

@@ -52,7 +52,12 @@ class Peer:
 
 @contextmanager
 def serving(
-    peer: Peer, upstream_port: int, work: Path, cores: frozenset[int], path: str = "/item"
+    peer: Peer,
+    upstream_port: int,
+    work: Path,
+    cores: frozenset[int],
+    path: str = "/item",
+    headers: Sequence[str] = (),
 ) -> Iterator[tuple[Child, Job]]:
     """The peer in front of the upstream for the length of a block, proved to answer 200."""
     folder = work / peer.name
@@ -68,5 +73,5 @@ def serving(
         environ=command.environ,
         stdout=command.stdout,
     )
-    with processes.running(child, lambda: processes.http_status(job.port, path) == 200):
+    with processes.running(child, lambda: processes.http_status(job.port, path, headers) == 200):
         yield child, job

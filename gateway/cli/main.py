@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from gateway import __version__
+from gateway import __version__, compiled
 from gateway.errors import ConfigError
 from gateway.server.exits import Exit, StartupError
 
@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "schema": "Print the JSON Schema of the configuration, for editors.",
     "routes": "Show the routes and where they lead.",
     "explain": "Show what would happen to a request, without sending it.",
+    "key": "Make an API key, or the hash of one.",
     "healthcheck": "Ask a running gateway whether it is ready.",
     "reload": "Have a running gateway load its configuration again.",
     "cache": "Have a running gateway forget cached answers (cache purge).",
@@ -70,7 +71,11 @@ class CommandGroup(click.Group):
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="lockgate")
+@click.version_option(
+    __version__,
+    prog_name="lockgate",
+    message=f"%(prog)s, version %(version)s, {compiled.description()}",
+)
 @click.pass_context
 def lockgate(ctx: click.Context) -> None:
     """Lockgate, an API gateway. Every command reads the configuration that GATEWAY_CONFIG names."""

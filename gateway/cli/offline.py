@@ -38,7 +38,8 @@ async def _inspect(loaded: Loaded, look: Callable[[Snapshot], T]) -> T:
             from gateway.server.tls import server_context
 
             server_context(tls)
-        snapshot = await runtime.prepare(loaded)
+        # Nothing is started: no store, no fetching of keys.
+        snapshot = await runtime.prepare(loaded, start=False)
         return look(snapshot)
     except ConfigError as error:
         raise located(error, loaded.configuration) from None

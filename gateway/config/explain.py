@@ -64,6 +64,9 @@ def explain(error: ValidationError, model: type[BaseModel], node: Node, path: Pa
                 known = _known_keys(model, loc[:-1])
                 issues.append(unknown_key(parent, path + taken, key, known))
             continue
+        if kind in ("union_tag_not_found", "union_tag_invalid"):
+            issues += _wrong_tag(node, path, detail)
+            continue
         found, taken = walk(node, loc)
         if not found.broken:
             groups.setdefault(path + taken, []).append((found, detail))
@@ -77,6 +80,26 @@ def _missing(parent: Node, path: Path, key: str) -> Issue:
     hint = "" if isinstance(parent.value, dict) else f"got {describe(parent)}"
     message = "required, and not there"
     return Issue(parent.file, parent.line, parent.column, where, message, hint)
+
+
+def _wrong_tag(node: Node, path: Path, detail: ErrorDetails) -> Iterator[Issue]:
+    """What is wrong with the key, as a rule `type`, that says which of several models is meant."""
+    context = detail.get("ctx", {})
+    key = str(context.get("discriminator", "")).strip("'")
+    parent, taken = walk(node, detail["loc"])
+    where = path + taken
+    tag = parent.value.get(key) if isinstance(parent.value, dict) else None
+    if parent.broken or (tag is not None and tag.broken):
+        return
+    if tag is None:
+        yield _missing(parent, where, key)
+        return
+    tags = str(context.get("expected_tags", "")).replace("'", "").split(", ")
+    hint = ""
+    if not tag.reference:
+        hint = did_you_mean(str(tag.value), tags) or f"one of {', '.join(tags)}"
+    place = format_path((*where, key))
+    yield Issue(tag.file, tag.line, tag.column, place, f"unknown {key}", hint)
 
 
 def _explain_one(

@@ -29,10 +29,17 @@ def _own_field(name: str) -> str:
     return name
 
 
+def is_plain_value(value: str) -> bool:
+    """Whether a field may hold it. RFC 9110 section 5.5: visible ASCII, spaces and tabs between.
+
+    Control characters would end the field early on the wire; anything beyond ASCII has no encoding
+    that both ends agree on.
+    """
+    return _VALUE.fullmatch(value) is not None
+
+
 def _plain_value(value: str) -> str:
-    # RFC 9110 section 5.5: visible ASCII, and spaces and tabs between. Control characters would end
-    # the field early on the wire; anything beyond ASCII has no encoding that both ends agree on.
-    if not _VALUE.fullmatch(value):
+    if not is_plain_value(value):
         raise refuse(
             "field_value", "a header field's value is visible ASCII, with spaces only inside"
         )

@@ -16,23 +16,17 @@ TOP_LEVEL: Final = frozenset(
     }
 )
 TELEMETRY: Final = frozenset({"alerts", "audit", "tracing"})
-UPSTREAM: Final = frozenset({"auth", "bulkhead", "circuit_breaker", "health", "outliers", "retry"})
+UPSTREAM: Final = frozenset({"health", "outliers"})
 ROUTE: Final = frozenset({"flag"})
 POLICIES: Final = frozenset(
     {
         "audit",
-        "auth",
-        "bulkhead",
         "canary",
-        "circuit_breaker",
         "delivery",
         "deprecation",
         "minimise",
         "mirror",
-        "rate_limit",
-        "retry",
         "transform",
-        "validate",
     }
 )
 BALANCE: Final = re.compile(r"p2c|hash\(.*\)")

@@ -55,8 +55,14 @@ def _literal_store_password(gateway: GatewayConfig, locate: Locate) -> Iterator[
 
 def _sections(gateway: GatewayConfig) -> Iterator[tuple[Path, Any]]:
     yield ("server",), gateway.server
+    for name, identity in gateway.identities.items():
+        yield ("identities", name), identity
     for name, upstream in gateway.upstreams.items():
-        yield ("upstreams", name), upstream
+        for key in type(upstream).model_fields.keys() - {"policies"}:
+            yield ("upstreams", name, key), getattr(upstream, key)
+        for key, policy in upstream.policies.items():
+            # The policy `upstream_auth` is the key `auth`.
+            yield ("upstreams", name, key.removeprefix("upstream_")), policy
     for index, route in enumerate(gateway.routes):
         for key, policy in route.policies.items():
             yield ("routes", index, key), policy

@@ -46,7 +46,7 @@ class Configuration:
 
     `files` are all that were read: sources, files of references, plugins. `directories` are those
     where a new file would be included. `fingerprint` changes whenever any of it, or a referenced
-    value, does.
+    value, does. `content` holds the files of models and contracts, by path, as they were read.
     """
 
     gateway: GatewayConfig = field(repr=False)
@@ -57,6 +57,7 @@ class Configuration:
     base_dir: FilePath
     _root: Node = field(repr=False)
     _secrets: dict[str, str] = field(repr=False)
+    content: dict[str, bytes] = field(default_factory=dict, repr=False)
 
     def locate(self, path: str) -> str:
         """Where `path`, such as `routes[2].cors`, was written: `file:line:column`.

@@ -6,6 +6,7 @@ another (an upstream's name, a profile) is checked in `checks.py`; policies come
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 from pydantic import BaseModel, Field, SerializeAsAny
@@ -161,3 +162,8 @@ class GatewayConfig(Model):
         description="Policies from outside: Python files, or installed entry points of the group "
         "lockgate.policies.",
     )
+
+    @cached_property
+    def routes_by_name(self) -> dict[str, RouteConfig]:
+        """The routes, to be looked up."""
+        return {route.name: route for route in self.routes}

@@ -22,6 +22,7 @@ import msgspec
 from gateway.clock import Clock
 from gateway.errors import ConfigError
 from gateway.message import Exchange
+from gateway.observability.line import Line
 from gateway.observability.metrics import Metrics
 from gateway.observability.redact import MASK, QueryRedactor, ascii_json
 from gateway.observability.sink import LineSink, open_path, writer_for
@@ -32,41 +33,6 @@ if TYPE_CHECKING:
 CLOSE_TIMEOUT_S: Final = 1.0
 _STANDARD: Final = {"stdout": 1, "stderr": 2}
 _LOGGED_HEADERS: Final = frozenset({"host", "user-agent"})
-
-
-class Line(msgspec.Struct, omit_defaults=True, gc=False):
-    """One line, in the order in which its fields are written. What has a default is left out while
-    it has it; defaults are singletons because the encoder tells them by identity.
-    """
-
-    ts: str
-    method: str
-    path: str
-    status: int
-    duration_ms: float
-    overhead_ms: float
-    bytes_in: int
-    bytes_out: int
-    generation: int
-    http_version: str
-    route: str = ""
-    query: str = ""
-    host: str = ""
-    client: str = ""
-    consumer: str = ""
-    user_agent: str = ""
-    correlation_id: str = ""
-    trace_id: str = ""
-    upstream: str = ""
-    target: str = ""
-    upstream_status: int = 0
-    upstream_ms: float | None = None
-    code: str = ""
-    source: str = ""
-    transient: bool | None = None
-    detail: str = ""
-    reported: list[str] | None = None
-    cache: str = ""
 
 
 class AccessLog:
@@ -154,6 +120,8 @@ class AccessLog:
             line.reported = exchange.reported
         if exchange.cache:
             line.cache = exchange.cache
+        if exchange.attempts > 1:
+            line.attempts = exchange.attempts
         if self._hides:
             self._hide(line)
         lines = self._lines

@@ -6,12 +6,14 @@ family: declare it here, and describe it in docs/operations.md.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Final
 
+from gateway.observability.resilience import RESILIENCE_FAMILIES
 from gateway.observability.snapshot import Declaration, Kind, Sample
 
-POLICY_FAMILIES: Final[list[Declaration]] = []
+POLICY_FAMILIES: Final[list[Declaration]] = [*RESILIENCE_FAMILIES]
 
 
 def _family(name: str, kind: Kind, text: str, labels: tuple[str, ...]) -> Declaration:
@@ -26,6 +28,12 @@ FAULTS: Final = _family(
     "Trouble made on purpose, by its kind.",
     ("route", "kind"),
 )
+IDENTITY_PROVIDER_CALLS: Final = _family(
+    "gateway_identity_provider_calls_total",
+    Kind.COUNTER,
+    "Times that an identity asked its provider, for keys or about a token, by result.",
+    ("identity", "result"),
+)
 IDEMPOTENCY: Final = _family(
     "gateway_idempotency_requests_total",
     Kind.COUNTER,
@@ -33,6 +41,39 @@ IDEMPOTENCY: Final = _family(
     "replayed, or the code of the refusal.",
     ("route", "result"),
 )
+RATE_LIMIT_DECISIONS: Final = _family(
+    "gateway_rate_limit_decisions_total",
+    Kind.COUNTER,
+    "Decisions of rate limits: passed, refused, or reported (would have refused); by the store, by "
+    "local buckets, or by none because the store was away (on_store_error: open or closed).",
+    ("route", "limit", "decision", "by"),
+)
+RATE_LIMIT_STORE_ERRORS: Final = _family(
+    "gateway_rate_limit_store_errors_total",
+    Kind.COUNTER,
+    "Requests whose limits were decided without the store, because a call to it failed.",
+    ("route",),
+)
+UPSTREAM_TOKENS: Final = _family(
+    "gateway_upstream_token_requests_total",
+    Kind.COUNTER,
+    "Requests for the gateway's own tokens, by token endpoint and outcome.",
+    ("endpoint", "outcome"),
+)
+
+# What Prometheus takes for a name.
+_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
+
+
+def check_plugin_family(declaration: Declaration, taken: Collection[str]) -> None:
+    """Raises ValueError for a family that a plugin can't have; `taken` are the gateway's own."""
+    names = (declaration.name, *declaration.labels)
+    if declaration.name in taken:
+        raise ValueError(f"the gateway has a metric {declaration.name} of its own")
+    if declaration.kind is Kind.HISTOGRAM or not all(map(_NAME.fullmatch, names)):
+        raise ValueError("a plugin's metric is a counter or a gauge; names are a-z, 0-9 and _")
+
+
 CACHE_REQUESTS: Final = _family(
     "gateway_cache_requests_total",
     Kind.COUNTER,
@@ -73,6 +114,10 @@ class Counts:
     def set(self, *labels: str, value: float) -> None:
         """Say how it stands, for a gauge."""
         self.values[labels] = value
+
+    def drop(self, *labels: str) -> None:
+        """Forget a series whose owner is gone."""
+        self.values.pop(labels, None)
 
     def collect(self, into: dict[str, list[Sample]], routes_gone: Collection[str]) -> None:
         """Append a copy of every series."""

@@ -17,8 +17,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
+from gateway import compiled
 from gateway.clock import Clock
-from gateway.observability.families import POLICY_FAMILIES, Counts
+from gateway.observability.families import POLICY_FAMILIES, Counts, check_plugin_family
 from gateway.observability.snapshot import (
     RETIRE_AFTER_S,
     Declaration,
@@ -39,11 +40,11 @@ METHODS: Final = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
 )
 
-LATENCY_BOUNDS: Final = (
+LATENCY_BOUNDS: Final[tuple[float, ...]] = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
     60.0,
 )  # fmt: skip
-OVERHEAD_BOUNDS: Final = (
+OVERHEAD_BOUNDS: Final[tuple[float, ...]] = (
     0.000025, 0.00005, 0.0001, 0.00015, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25,
     1.0, 10.0, 60.0,
 )  # fmt: skip
@@ -107,7 +108,8 @@ LOOP_LAG: Final = Declaration(
     merge=Merge.MAX,
 )  # fmt: skip
 BUILD: Final = Declaration(
-    "gateway_build_info", _G, "Always 1; the labels say what runs.", ("version", "python"),
+    "gateway_build_info", _G, "Always 1; the labels say what runs.",
+    ("version", "python", "build"),
     merge=Merge.MAX,
 )  # fmt: skip
 GENERATION: Final = Declaration(
@@ -315,8 +317,17 @@ class Metrics:
         return series
 
     def counts(self, declaration: Declaration) -> Counts:
-        """The series of a family of `families.py`, for the policy that keeps them."""
-        return self._counts[declaration.name]
+        """The series of a family of `families.py`, or of a plugin's own, for who keeps them.
+
+        A plugin's family begins anew if it is declared differently. Raises ValueError for a name
+        that is one of the gateway's own.
+        """
+        known = self._counts.get(declaration.name)
+        if known is not None and known.declaration == declaration:
+            return known
+        check_plugin_family(declaration, {each.name for each in _DECLARATIONS})
+        made = self._counts[declaration.name] = Counts(declaration)
+        return made
 
     def refused(self, code: str) -> None:
         """Count a message that the protocol refused before there was an exchange."""
@@ -354,7 +365,9 @@ class Metrics:
         for prepare in self.before_snapshot:
             prepare()
         routes_gone, upstreams_gone = self._routes_gone.expired(), self._upstreams_gone.expired()
-        into: dict[str, list[Sample]] = {each.name: [] for each in _DECLARATIONS}
+        own = [each.declaration for each in list(self._counts.values())]
+        declarations = dict.fromkeys((*_DECLARATIONS, *own))
+        into: dict[str, list[Sample]] = {each.name: [] for each in declarations}
         for route in list(self._routes.values()):
             if route.in_flight or route.route not in routes_gone:
                 route.collect(into)
@@ -362,11 +375,13 @@ class Metrics:
             if target.upstream not in upstreams_gone:
                 target.collect(into)
         self.store.collect(into)
-        for counts in self._counts.values():
-            counts.collect(into, routes_gone)
+        for counts in list(self._counts.values()):
+            if counts.declaration.name in into:
+                counts.collect(into, routes_gone)
         into[REFUSED.name].extend(_samples(self._refused.items()))
         into[RELOADS.name].extend(_samples(self._reloads.items()))
-        into[BUILD.name].append(Sample((self._version, platform.python_version()), 1))
+        build = "pure" if compiled.why_not else "compiled"
+        into[BUILD.name].append(Sample((self._version, platform.python_version(), build), 1))
         lag, self.loop_lag = self.loop_lag, 0.0
         for declaration, value in (
             (CONNECTIONS, self.connections_open),
@@ -376,7 +391,7 @@ class Metrics:
             (RELOADED_AT, self.config_loaded_at),
         ):
             into[declaration.name].append(Sample((), value))
-        return Snapshot([Family(each, into[each.name]) for each in _DECLARATIONS])
+        return Snapshot([Family(each, into[each.name]) for each in declarations])
 
 
 def _samples(counts: Iterable[tuple[str, int]]) -> list[Sample]:

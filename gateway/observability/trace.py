@@ -10,7 +10,8 @@ import random
 import re
 from typing import Final
 
-from gateway.message import Headers, TraceContext
+from gateway.message import Headers
+from gateway.tracing import TraceContext
 
 MAX_MEMBERS: Final = 32
 _MAX_STATE_BYTES: Final = 8192

@@ -22,6 +22,8 @@ from gateway.message import Exchange, Handler, Response
 
 if TYPE_CHECKING:
     from gateway.config.model import GatewayConfig, ServerConfig, TelemetryConfig
+    from gateway.contracts.library import Library
+    from gateway.control.client import ControlClient
     from gateway.observability.access_log import AccessLog
     from gateway.observability.metrics import Metrics
     from gateway.store.base import Store
@@ -45,8 +47,9 @@ class BuildContext:
     `shared(key, factory)` returns the long-lived object of that key, made by `factory` the first
     time; it survives reloads as long as some route still asks for it. Has it a `start`, that is
     awaited before the policies' own, once for each configuration that uses it; has it an `aclose`,
-    that is awaited when nobody asks for it any more. `config` is the whole configuration.
-    `store()` is the store; asking for it when a policy is built is what has it started.
+    that is awaited when nobody asks for it any more. `config` is the whole configuration, `library`
+    its models and contracts, compiled. `upstream` is the name of the route's upstream, empty if it
+    has none. `store()` is the store; asking for it when a policy is built is what has it started.
     """
 
     route: str
@@ -59,7 +62,28 @@ class BuildContext:
     access_log: AccessLog | None
     base_dir: Path
     shared: Callable[[tuple[object, ...], Callable[[], Any]], Any]
+    library: Library | None = None
     store: Callable[[], Store] = _no_store
+    upstream: str = ""
+
+    def scope(self, policy: str, config: BaseModel) -> tuple[str, str]:
+        """What a policy that may stand under `upstreams:` shares its state with.
+
+        (upstream, "") for all routes that use what the upstream says, or, where the upstream says
+        nothing, the same as this one; (upstream, route) for a route that says otherwise.
+        """
+        upstream = self.config.upstreams.get(self.upstream)
+        common = upstream.policies.get(policy) if upstream is not None else None
+        own = common is not None and common != config
+        return self.upstream, self.route if own else ""
+
+    def http(self) -> ControlClient:
+        """The client for calls to the control plane, the same one for everybody."""
+        # Here, because it takes memory that a gateway which makes no such calls should not pay for.
+        from gateway.control.client import ControlClient  # noqa: PLC0415
+
+        client: ControlClient = self.shared(("control client",), ControlClient)
+        return client
 
 
 class Policy:
@@ -105,8 +129,8 @@ class Guard(Policy):
     def check(self, exchange: Exchange) -> Rejection | Awaitable[Rejection | None] | None:
         """Return None to let the request pass, or why not.
 
-        `async def` for a guard that waits for something; a plain `def` for one that does not, which
-        saves a coroutine for each request.
+        `async def` for a guard that waits for something; a plain `def` for one that does not, or
+        only now and then (it returns an awaitable then), which saves a coroutine for each request.
 
         To speak on the answer, append to `exchange.reply_headers`. To see the end of the exchange,
         append to `exchange.on_finish`.

@@ -23,17 +23,26 @@ from pydantic import BaseModel
 from gateway.config.base import PolicySpec
 from gateway.errors import ConfigError
 from gateway.policies.access import AccessPolicy
+from gateway.policies.auth.fields import identity_fields
+from gateway.policies.auth.policy import AuthPolicy
 from gateway.policies.base import Around, BuildContext, Guard, Policy
 from gateway.policies.body import BodyPolicy
+from gateway.policies.bulkhead import BulkheadPolicy
 from gateway.policies.cache.policy import CachePolicy
+from gateway.policies.circuit_breaker import CircuitBreakerPolicy
 from gateway.policies.correlation import CorrelationPolicy
 from gateway.policies.cors import CorsPolicy
 from gateway.policies.deadline import DeadlinePolicy
 from gateway.policies.fault.policy import FaultPolicy
 from gateway.policies.headers import HeadersPolicy
+from gateway.policies.hedge import HedgePolicy
 from gateway.policies.idempotency.policy import IdempotencyPolicy
 from gateway.policies.observe import ObservePolicy
 from gateway.policies.order import arrange
+from gateway.policies.rate_limit.policy import RateLimitPolicy
+from gateway.policies.retry import RetryPolicy
+from gateway.policies.upstream_auth.policy import UpstreamAuthPolicy
+from gateway.policies.validate.policy import ValidatePolicy
 
 BUILTIN: Final[tuple[type[Policy], ...]] = (
     CorrelationPolicy,
@@ -41,11 +50,19 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     AccessPolicy,
     CorsPolicy,
     BodyPolicy,
+    AuthPolicy,
+    RateLimitPolicy,
+    ValidatePolicy,
     IdempotencyPolicy,
     CachePolicy,
     HeadersPolicy,
     FaultPolicy,
     DeadlinePolicy,
+    UpstreamAuthPolicy,
+    RetryPolicy,
+    HedgePolicy,
+    CircuitBreakerPolicy,
+    BulkheadPolicy,
 )
 ENTRY_POINT_GROUP: Final = "lockgate.policies"
 
@@ -92,7 +109,8 @@ class PolicyCatalog:
 
         Raises ConfigError, whose `path` begins with the policy's name.
         """
-        built = []
+        fields = identity_fields(context)
+        built: list[Policy] = [] if fields is None else [fields]
         for name in self.order:
             config = configs.get(name)
             if config is None:

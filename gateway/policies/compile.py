@@ -6,17 +6,14 @@ not there. `mode: report` is implemented here, once, for every policy that can r
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache, partial
-from inspect import iscoroutinefunction
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 
 from gateway.errors import Refused, Rejection
 from gateway.message import Exchange, Handler, Response
 from gateway.policies.base import Around, Guard, Policy
 
 Report = Callable[[str, str, str], None]
-PromptCheck = Callable[[Exchange], Rejection | None]
 Check = Callable[[Exchange], Awaitable[Rejection | None] | Rejection | None]
 
 
@@ -47,36 +44,37 @@ def compile_chain(
 def _fold_guards(guards: Sequence[Guard], forward: Handler) -> Handler:
     if not guards:
         return forward
-    checks = tuple(guard.check for guard in guards)
-    if any(_waits(getattr(check, "__func__", check)) for check in checks):
-        return partial(_check_waiting, checks, forward)
-    return partial(_check_prompt, cast("tuple[PromptCheck, ...]", checks), forward)
+    return partial(_check, tuple(guard.check for guard in guards), forward)
 
 
-@lru_cache(maxsize=256)
-def _waits(function: Any) -> bool:
-    # Remembered, because ten thousand routes ask the same of a dozen functions.
-    return iscoroutinefunction(function)
-
-
-def _check_prompt(
-    checks: Sequence[PromptCheck], forward: Handler, exchange: Exchange
-) -> Awaitable[Response]:
-    # Not a coroutine itself: what stands further in is handed to whoever awaits this.
-    for check in checks:
+def _check(checks: Sequence[Check], forward: Handler, exchange: Exchange) -> Awaitable[Response]:
+    # Not a coroutine itself: what stands further in is handed to whoever awaits this. Only a guard
+    # that really waits for something makes one.
+    left = iter(checks)
+    for check in left:
         rejection = check(exchange)
         if rejection is not None:
-            return _refuse(exchange, rejection)
+            if isinstance(rejection, Rejection):
+                return _refuse(exchange, rejection)
+            return _check_waiting(rejection, left, forward, exchange)
     return forward(exchange)
 
 
-async def _check_waiting(checks: Sequence[Check], forward: Handler, exchange: Exchange) -> Response:
-    for check in checks:
-        rejection = check(exchange)
-        if rejection is not None and not isinstance(rejection, Rejection):
-            rejection = await rejection
-        if rejection is not None:
-            return exchange.refuse(rejection)
+async def _check_waiting(
+    waiting: Awaitable[Rejection | None],
+    left: Iterator[Check],
+    forward: Handler,
+    exchange: Exchange,
+) -> Response:
+    rejection = await waiting
+    if rejection is not None:
+        return exchange.refuse(rejection)
+    for check in left:
+        outcome = check(exchange)
+        if outcome is not None and not isinstance(outcome, Rejection):
+            outcome = await outcome
+        if outcome is not None:
+            return exchange.refuse(outcome)
     return await forward(exchange)
 
 

@@ -12,20 +12,15 @@ unless it is malformed or `accept` is off. A flow that is followed by that field
 from __future__ import annotations
 
 import random
-import re
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from gateway.config.base import PolicyConfig
 from gateway.config.fields import EndToEndField
 from gateway.message import Exchange
+from gateway.observability.correlation import Correlator
 from gateway.policies.base import BuildContext, Guard
-
-# Safe in a header, a log line and a URL, and short enough for all of them.
-_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-_REQUEST_ID: Final = b"x-request-id"
-_BATCH: Final = 64
 
 
 class CorrelationConfig(PolicyConfig):
@@ -50,11 +45,8 @@ class CorrelationPolicy(Guard):
     default: ClassVar[Any] = {}
 
     def __init__(self, config: CorrelationConfig, rng: random.Random) -> None:
-        self._header = config.header.lower().encode("ascii")
-        self._accept = config.accept
-        self._watches_request_id = self._header != _REQUEST_ID
-        self._bytes = rng.randbytes
-        self._made: list[str] = []
+        header = config.header.lower().encode("ascii")
+        self._identify = Correlator(header, config.accept, rng.randbytes).identify
 
     @classmethod
     def build(cls, config: CorrelationConfig, context: BuildContext) -> CorrelationPolicy:
@@ -63,32 +55,4 @@ class CorrelationPolicy(Guard):
 
     def check(self, exchange: Exchange) -> None:
         """Take or make the id; put it on the request and on the answer."""
-        headers = exchange.request.headers
-        index = headers.index
-        header = self._header
-        if self._watches_request_id and _REQUEST_ID in index:
-            self._pass_request_id(exchange)
-        sent = index.get(header)
-        if sent is not None and self._accept and _ID.fullmatch(sent):
-            # Sent twice, it is no one id: the upstream could read the other one.
-            if len(headers.get_all(header)) > 1:
-                headers.set(header, sent)
-            value = sent
-            exchange.correlation_id = sent.decode("ascii")
-        else:
-            made = self._made
-            if not made:
-                # A batch at a time: one call for each id costs more than the id.
-                made = self._made = self._bytes(16 * _BATCH).hex("-", 16).split("-")
-            exchange.correlation_id = identifier = made.pop()
-            value = identifier.encode("ascii")
-            headers.set(header, value)
-        exchange.reply_headers.append((header, value))
-
-    def _pass_request_id(self, exchange: Exchange) -> None:
-        headers = exchange.request.headers
-        value, *more = headers.get_all(_REQUEST_ID)
-        if self._accept and not more and _ID.fullmatch(value):
-            exchange.reply_headers.append((_REQUEST_ID, value))
-        else:
-            headers.remove(_REQUEST_ID)
+        self._identify(exchange)

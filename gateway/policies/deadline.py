@@ -9,17 +9,16 @@ counts their lifetime would only make clients reconnect; idle times bound them i
 
 from __future__ import annotations
 
-import asyncio
-from asyncio import CancelledError
-from typing import ClassVar
+from collections.abc import Coroutine
+from typing import Any, ClassVar
 
 from pydantic import ConfigDict, RootModel
 
 from gateway.clock import Clock
-from gateway.config.types import Timeout, format_duration
-from gateway.errors import DEADLINE_EXCEEDED, UpstreamError
-from gateway.message import Exchange, Handler, RawHeaders, Response
+from gateway.config.types import Timeout
+from gateway.message import Exchange, Handler, Response
 from gateway.policies.base import Around, BuildContext, Stage
+from gateway.upstream.deadline import Deadline
 
 
 class DeadlineConfig(RootModel[Timeout]):
@@ -37,69 +36,17 @@ class DeadlinePolicy(Around):
     upstream_key: ClassVar[str] = "timeout"
 
     def __init__(self, timeout_s: float, clock: Clock) -> None:
-        self._timeout_s = timeout_s
-        self._now = clock.monotonic
+        self._run = Deadline(timeout_s, clock.monotonic).run
 
     @classmethod
     def build(cls, config: DeadlineConfig, context: BuildContext) -> DeadlinePolicy:
         """Keep the timeout."""
         return cls(config.root, context.clock)
 
-    async def handle(self, exchange: Exchange, forward: Handler) -> Response:
-        """Forward, with the timer running.
+    def handle(self, exchange: Exchange, forward: Handler) -> Coroutine[Any, Any, Response]:
+        """Forward, with the timer running; the call itself, to be awaited.
 
         Raises UpstreamError(DEADLINE_EXCEEDED). A cancellation that somebody else wanted, because
         the client left, goes on as it is.
         """
-        earlier = exchange.deadline
-        timeout_s = self._timeout_s
-        now = self._now()
-        if earlier is not None and earlier - now < timeout_s:
-            timeout_s = max(0.0, earlier - now)
-        exchange.deadline = now + timeout_s
-        if exchange.task is None:
-            exchange.task = asyncio.current_task()
-        # A delay, not a moment: the given clock need not be the loop's.
-        timer = asyncio.get_running_loop().call_later(timeout_s, exchange.expire)
-        try:
-            response = await forward(exchange)
-        except BaseException as error:
-            timer.cancel()
-            if exchange.timed_out:
-                self._translate(exchange, error)
-            raise
-        if exchange.timed_out:
-            # Somebody further in caught the cancellation; the time is over all the same.
-            response.close()
-            self._translate(exchange, None)
-        if response.body is None and not _is_endless(response):
-            response.on_close(timer.cancel)
-            return response
-        timer.cancel()
-        if response.body is None or response.status == 101:
-            # What goes on from here is not measured, further in neither.
-            exchange.deadline = earlier
-        return response
-
-    def _translate(self, exchange: Exchange, error: BaseException | None) -> None:
-        """Raise the 504 that the expiry stands for, unless the task is cancelled otherwise too."""
-        task = exchange.work or exchange.task
-        others = task.uncancel() if task is not None else 0
-        if others and isinstance(error, CancelledError):
-            return
-        detail = f"no complete answer within {format_duration(self._timeout_s)}"
-        failure = UpstreamError(DEADLINE_EXCEEDED, detail, next_hop=exchange.target)
-        raise failure from (None if isinstance(error, CancelledError) else error)
-
-
-def _is_endless(response: Response) -> bool:
-    return response.status == 101 or _content_type(response.headers).startswith(
-        b"text/event-stream"
-    )
-
-
-def _content_type(headers: RawHeaders) -> bytes:
-    for name, value in headers:
-        if name == b"content-type":
-            return value.lower()
-    return b""
+        return self._run(exchange, forward)

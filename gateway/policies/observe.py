@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from gateway.config.base import PolicyConfig
-from gateway.errors import CLIENT_DISCONNECTED
 from gateway.message import Exchange
-from gateway.observability.trace import IdSource, begin, join
+from gateway.observability.observer import Observer
+from gateway.observability.trace import IdSource
 from gateway.policies.base import BuildContext, Guard
 
 
@@ -28,10 +28,10 @@ class ObservePolicy(Guard):
     default: ClassVar[Any] = {}
 
     def __init__(self, context: BuildContext) -> None:
-        self._series = context.metrics.route(context.route)
-        self._log = context.access_log
-        self._now = context.clock.monotonic
-        self._ids = context.shared(("trace ids",), lambda: IdSource(context.random))
+        ids: IdSource = context.shared(("trace ids",), lambda: IdSource(context.random))
+        series = context.metrics.route(context.route)
+        observer = Observer(series, context.access_log, ids, context.clock.monotonic)
+        self._begin = observer.begin
 
     @classmethod
     def build(cls, config: ObserveConfig, context: BuildContext) -> ObservePolicy:
@@ -40,29 +40,5 @@ class ObservePolicy(Guard):
         return cls(context)
 
     def check(self, exchange: Exchange) -> None:
-        """Write the trace into the request's header, and be there when the exchange ends."""
-        headers = exchange.request.headers
-        if b"traceparent" in headers.index or b"tracestate" in headers.index:
-            exchange.trace = join(headers, self._ids)
-        else:
-            exchange.trace = begin(headers, self._ids)
-        self._series.in_flight += 1
-        exchange.on_finish.append(self._finish)
-
-    def _finish(self, exchange: Exchange) -> None:
-        seconds = self._now() - exchange.started
-        error = exchange.error
-        status = exchange.response_status
-        if not status and error is CLIENT_DISCONNECTED:
-            # Nothing was sent; 499 is what log readers know for "the client left before".
-            exchange.response_status = status = error.status
-        self._series.finish(
-            exchange.request.method,
-            status,
-            error.code if error is not None else "",
-            seconds,
-            exchange.upstream,
-            exchange.upstream_seconds,
-        )
-        if self._log is not None:
-            self._log.write(exchange, seconds)
+        """Begin; the observer is there by itself when the exchange ends."""
+        self._begin(exchange)

@@ -18,6 +18,9 @@ ADMISSION: Final = (
     "access",  # cheapest refusal first: who, by address alone
     "cors",  # a preflight carries no credentials, so it is answered before any could be asked for
     "body",  # a body that is too large is refused before anyone reads it
+    "auth",  # who is calling, and may they: whatever costs more stands behind it
+    "rate_limit",  # needs to know who calls; before anything that costs more than counting
+    "validate",  # reads the body once; what comes after never sees a malformed request
     "idempotency",  # never records what was refused further out; its answers are whole ones
     "cache",  # innermost: nobody is given a stored answer who would not have got it from upstream
 )
@@ -26,6 +29,11 @@ DELIVERY: Final = (
     "headers",  # what the upstream and then the client should see
     "fault",  # trouble made on purpose stands before anything that protects from trouble
     "timeout",  # absolute, set once for whatever happens further in
+    "upstream_auth",  # waiting for a token counts; every attempt further in has it
+    "retry",  # the loop, and its budget; an open breaker further in ends it
+    "hedge",  # inside the loop and its budget, and each of its attempts is counted by the breaker
+    "circuit_breaker",  # every attempt is counted, and refused before it takes a permit
+    "bulkhead",  # last: a permit is for what is really at the upstream, body included
 )
 
 

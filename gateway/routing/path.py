@@ -22,7 +22,7 @@ still has to know that `a;x` is `a` to such an upstream.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import ClassVar, Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from gateway.errors import AMBIGUOUS_PATH, MALFORMED_REQUEST, ErrorCode, Rejection
@@ -43,7 +43,7 @@ _MAX_DECODING: Final = 4
 class PathError(Exception):
     """The path is refused with 400. `reason` is a phrase for the problem's detail and the log."""
 
-    kind: ErrorCode = MALFORMED_REQUEST
+    kind: ClassVar[ErrorCode] = MALFORMED_REQUEST
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -57,7 +57,7 @@ class PathError(Exception):
 class AmbiguousPath(PathError):
     """The path is legal, but upstreams could read it as another one."""
 
-    kind = AMBIGUOUS_PATH
+    kind: ClassVar[ErrorCode] = AMBIGUOUS_PATH
 
 
 def normalise(raw: bytes) -> str:

@@ -22,21 +22,17 @@ that the real request will have, so a header condition also holds if the preflig
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple
+from typing import Final, Generic
 from urllib.parse import unquote_to_bytes
 
-from gateway.errors import ConfigError
 from gateway.message import Headers
 from gateway.routing.conflicts import conflicts
+from gateway.routing.entry import Entry, RouteErrors, RouteIssue, RouteLine
 from gateway.routing.host import host_name, parents
 from gateway.routing.path import AmbiguousPath, shadow, sloppy
 from gateway.routing.template import Template, TemplateError, decode
 from gateway.routing.tree import GET, HEAD, Leaf, Route, Tree, V
-
-if TYPE_CHECKING:
-    from gateway.config.model_route import MatchConfig
 
 Found = tuple[Route[V], dict[str, str]]
 __all__ = [
@@ -54,15 +50,6 @@ _MEMO_SIZE: Final = 1024
 # No name is longer (RFC 1035 section 2.3.4), so no pattern can mean a longer one.
 _MAX_NAME: Final = 255
 _NO_PARAMS: Final[dict[str, str]] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Entry(Generic[V]):
-    """One route to put into the table: what it matches, and what `Match.value` shall be."""
-
-    name: str
-    match: MatchConfig
-    value: V
 
 
 class Match(Generic[V]):
@@ -91,33 +78,6 @@ class Match(Generic[V]):
         self.allowed = allowed
         self.ambiguous = False
         self.preflight = False
-
-
-class RouteLine(NamedTuple):
-    """One route, for people: `host` is "*" for any, `methods` is empty for any."""
-
-    name: str
-    host: str
-    path: str
-    methods: tuple[str, ...]
-    headers: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RouteIssue:
-    """What is wrong with a route; `key` is `match.path` or another key of it."""
-
-    route: str
-    key: str
-    message: str
-
-
-class RouteErrors(ConfigError):
-    """The routes can't be a table. `issues` holds everything that is wrong."""
-
-    def __init__(self, issues: Sequence[RouteIssue]) -> None:
-        super().__init__("; ".join(f"{each.route}: {each.message}" for each in issues), "routes")
-        self.issues = issues
 
 
 class RouteTable(Generic[V]):

@@ -15,6 +15,7 @@ from gateway.errors import CLIENT_DISCONNECTED, ErrorCode
 from gateway.server import peer
 
 if TYPE_CHECKING:
+    from gateway.certificate import ClientCertificate
     from gateway.server.cycle import Cycle
     from gateway.server.factory import HttpFactory
 
@@ -23,7 +24,12 @@ NEVER: Final = float("inf")
 # BUSY: the request is here whole, its answer under way. DRAIN: the answer is out, and a short rest
 # of the body is thrown away. LINGER: we have ended, and wait for the client to end. CLOSED: closed,
 # though the transport may still be sending.
-HEAD, BODY, BUSY, DRAIN, LINGER, CLOSED = range(6)
+HEAD: Final = 0
+BODY: Final = 1
+BUSY: Final = 2
+DRAIN: Final = 3
+LINGER: Final = 4
+CLOSED: Final = 5
 
 _LINGER_BYTES: Final = 1024 * 1024
 _LINGER_SECONDS: Final = 2.0
@@ -32,12 +38,12 @@ _TIMER_SLACK: Final = 0.002
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """Base of HttpProtocol: everything that does not depend on how a message is read."""
 
     __slots__ = ("_amount", "_cycle", "_expires", "_paused_at", "_phase", "_timer", "_timer_at",
-                 "client", "peer", "port", "secure", "server", "shared", "tls", "transport",
-                 "write_paused")  # fmt: skip
+                 "certificate", "client", "peer", "port", "secure", "server", "shared", "tls",
+                 "transport", "write_paused")  # fmt: skip
 
     transport: asyncio.Transport
 
@@ -50,6 +56,7 @@ class Connection(asyncio.Protocol):
         self.port = 0
         self.secure = False
         self.tls: dict[str, Any] | None = None
+        self.certificate: ClientCertificate | None = None
         self.write_paused = False
         self._phase = HEAD
         self._cycle: Cycle | None = None
@@ -73,6 +80,7 @@ class Connection(asyncio.Protocol):
         if transport.get_extra_info("sslcontext") is not None:
             self.secure = True
             self.tls = peer.tls_details(self.transport)
+            self.certificate = peer.client_certificate(self.transport)
         shared.state.connections.add(self)  # type: ignore[arg-type]
         self._expire_in(shared.settings.headers_timeout)
 

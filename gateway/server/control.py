@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.admin.control import (
+    BreakerOrder,
     Check,
     ConfigInfo,
     Explanation,
@@ -48,6 +49,9 @@ class ProcessControl:
     async def upstreams(self) -> Sequence[dict[str, Any]]:
         return await self._plane.upstreams()
 
+    async def store(self) -> Sequence[dict[str, Any]]:
+        return await self._plane.store()
+
     async def config(self) -> ConfigInfo:
         reloader = self._reloader
         configuration = reloader.configuration
@@ -66,6 +70,9 @@ class ProcessControl:
 
     async def purge(self, what: Purge) -> PurgeInfo:
         return await self._plane.purge(what)
+
+    async def order_breaker(self, order: BreakerOrder) -> bool:
+        return await self._plane.order_breaker(order)
 
     async def explain(self, method: str, url: str) -> Explanation:
         return await self._plane.explain(method, url)

@@ -10,13 +10,14 @@ import logging
 import os
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from socket import socket
 from typing import Any, Final
 
 from gateway import pauses
 from gateway.admin import describe
 from gateway.admin.control import (
+    BreakerOrder,
     Check,
     Explanation,
     Purge,
@@ -31,6 +32,8 @@ from gateway.observability.snapshot import Snapshot as MetricsSnapshot
 from gateway.policies.cache.entry import Selector
 from gateway.policies.cache.state import KEY as CACHE
 from gateway.policies.cache.state import CacheState
+from gateway.policies.circuit_breaker.board import KEY as BOARD
+from gateway.policies.circuit_breaker.machine import State
 from gateway.runtime import Loaded, Runtime, Snapshot
 from gateway.server.factory import HttpFactory
 from gateway.server.serving import Listener, url_of
@@ -106,7 +109,21 @@ class LocalPlane:
 
     def checks(self) -> Sequence[Check]:
         detail = "draining" if self._withdrawn else ""
-        return [Check("listener", self.ready(), detail)]
+        checks = [Check("listener", self.ready(), detail)]
+        trouble = self.store_trouble()
+        if trouble is not None:
+            # No reason to take traffic away: what needs a store says what it does without one.
+            checks.append(Check("store", not trouble, trouble))
+        return checks
+
+    def store_trouble(self) -> str | None:
+        """What is wrong with the store, "" if nothing is; None if nothing needs one."""
+        status = self.runtime.store_status()
+        if status is None:
+            return None
+        if status.state == "up":
+            return ""
+        return f"{status.state}: {status.last_error}" if status.last_error else status.state
 
     def withdraw(self) -> None:
         self._withdrawn = True
@@ -152,7 +169,16 @@ class LocalPlane:
         return describe.route_infos(self.runtime.snapshot)
 
     async def upstreams(self) -> Sequence[dict[str, Any]]:
-        return [each.status() for each in self.runtime.snapshot.upstreams.values()]
+        return describe.upstream_infos(self.runtime)
+
+    async def order_breaker(self, order: BreakerOrder) -> bool:
+        state = None if order.state == "auto" else State(order.state)
+        boards = [board for _, board in self.runtime.known(BOARD[0])]
+        return any(board.order(order.upstream, order.route, state) for board in boards)
+
+    async def store(self) -> Sequence[dict[str, Any]]:
+        status = self.runtime.store_status()
+        return [asdict(status)] if status is not None else []
 
     async def explain(self, method: str, url: str) -> Explanation:
         return describe.explain(self.runtime.snapshot, method, url)

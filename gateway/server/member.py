@@ -13,8 +13,10 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.admin.control import Check
 from gateway.observability.snapshot import Snapshot
 from gateway.server.channel import Channel, open_channel
+from gateway.server.engines import FleetEngines
 from gateway.server.orders import Launch
 from gateway.server.worker import BEATS
 
@@ -41,6 +43,8 @@ class Member:
         self.generation = 0
         self.ready = False
         self.error = ""
+        # What it said last of its store: None if it has none.
+        self.store: str | None = None
         # Ticks of our own clock since the last heartbeat: after this process itself was stopped
         # for a while, nobody has missed anything.
         self._silent = 0
@@ -88,6 +92,7 @@ async def spawn(
     *,
     on_snapshot: Callable[[int, Snapshot], None],
     on_leaving: Callable[[int], None],
+    engines: FleetEngines,
 ) -> Member:
     """Start a worker process, which inherits every socket of `shared`. Raises OSError."""
     ours, theirs = socket.socketpair()
@@ -111,7 +116,8 @@ async def spawn(
         theirs.close()
     member: Member
 
-    async def beat(_: msgspec.Raw) -> None:
+    async def beat(payload: msgspec.Raw) -> None:
+        member.store = msgspec.json.decode(payload)
         member.heard()
 
     async def metrics(payload: msgspec.Raw) -> None:
@@ -121,7 +127,9 @@ async def spawn(
         member.ready = False
         on_leaving(slot)
 
-    handlers: dict[str, Any] = {"beat": beat, "metrics": metrics, "leaving": leaving}
+    handlers: dict[str, Any] = {
+        "beat": beat, "metrics": metrics, "leaving": leaving, **engines.handlers(number),
+    }  # fmt: skip
     member = Member(number, slot, process, await open_channel(ours, handlers))
     return member
 
@@ -151,3 +159,11 @@ def _ending(code: int | None) -> str:
         return f"was ended by {signal.Signals(-code).name}"
     except ValueError:
         return f"was ended by signal {-code}"
+
+
+def store_checks(members: Sequence[Member]) -> list[Check]:
+    """A line on the store, if these workers have one: how many of them can't reach it, and why."""
+    troubles = [each.store for each in members if each.store is not None]
+    bad = [each for each in troubles if each]
+    detail = f"{len(bad)} of {len(troubles)} workers: {bad[0]}" if bad else ""
+    return [Check("store", not bad, detail)] if troubles else []

@@ -6,17 +6,9 @@ import asyncio
 import ssl
 from typing import Any, Final
 
+from gateway.certificate import ClientCertificate, distinguished_name
+
 _TLS_VERSIONS: Final = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
-_NAME_KEYS: Final = {
-    "commonName": "CN",
-    "organizationName": "O",
-    "organizationalUnitName": "OU",
-    "countryName": "C",
-    "stateOrProvinceName": "ST",
-    "localityName": "L",
-    "domainComponent": "DC",
-    "userId": "UID",
-}
 
 Client = tuple[str, int] | None
 Server = tuple[str, int | None] | None
@@ -30,6 +22,16 @@ def addresses(transport: asyncio.Transport) -> tuple[Client, Server]:
     if isinstance(near, tuple):
         return client, (near[0], near[1])
     return client, (str(near), None) if near else None
+
+
+def client_certificate(transport: asyncio.Transport) -> ClientCertificate | None:
+    """The certificate that the client showed and that was verified, if it showed one."""
+    connection = transport.get_extra_info("ssl_object")
+    # Only what was verified is decoded: of any other, `ssl` tells the bytes alone.
+    der = connection.getpeercert(binary_form=True) if connection is not None else None
+    if not der or not connection.getpeercert():
+        return None
+    return ClientCertificate(der, connection.getpeercert)
 
 
 def tls_details(transport: asyncio.Transport) -> dict[str, Any]:
@@ -50,23 +52,3 @@ def tls_details(transport: asyncio.Transport) -> dict[str, Any]:
         "tls_version": _TLS_VERSIONS.get(connection.version()),
         "cipher_suite": None,
     }
-
-
-def distinguished_name(subject: tuple[tuple[tuple[str, str], ...], ...]) -> str:
-    """A subject as `ssl` decodes it, as an RFC 4514 string: last part first."""
-    parts = [
-        "+".join(f"{_NAME_KEYS.get(key, key)}={_escape(value)}" for key, value in names)
-        for names in subject
-    ]
-    return ",".join(reversed(parts))
-
-
-def _escape(value: str) -> str:
-    # RFC 4514 section 2.4.
-    text = "".join("\\" + char if char in '"+,;<>\\' else char for char in value)
-    text = text.replace("\0", "\\00")
-    if text[:1] in {"#", " "}:
-        text = "\\" + text
-    if text.endswith(" ") and len(value) > 1:
-        text = text[:-1] + "\\ "
-    return text

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from socket import socket
 from typing import Any, Final
 
+from gateway import compiled
 from gateway.clock import Clock
 from gateway.observability.metrics import Metrics
 from gateway.runtime import Loaded
@@ -86,6 +87,7 @@ class Process:
             self._listener = self._admin.listener(ProcessControl(self._plane, self._reloader))
             await self._listener.start(self._admin.sockets)
         await self._watch(signals)
+        logger.info("running %s", compiled.description())
         for url in self._plane.addresses():
             logger.info("listening on %s", url)
         if self._admin is not None:

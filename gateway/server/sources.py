@@ -27,18 +27,19 @@ if TYPE_CHECKING:
 def load_configuration(settings: Settings, environ: Mapping[str, str]) -> Loaded:
     """Load the configuration that the settings name. Blocks; raises ConfigErrors or ConfigError.
 
-    `FORWARDED_ALLOW_IPS` stands in for server.trusted_proxies where the file leaves that out.
+    `FORWARDED_ALLOW_IPS` stands in for server.trusted_proxies where the file leaves that out;
+    server.workers is the number that is really run.
     """
     loaded = load_file(settings.config, environ)
     gateway = loaded.configuration.gateway
+    changes: dict[str, object] = {"workers": worker_count(settings, gateway.server)}
     given = settings.trusted_proxies()
-    if not given or "trusted_proxies" in gateway.server.model_fields_set:
-        return loaded
-    try:
-        networks = [parse_cidr(text) for text in given]
-    except ValueError as error:
-        raise ConfigError(f"FORWARDED_ALLOW_IPS: {error}") from None
-    server = gateway.server.model_copy(update={"trusted_proxies": networks})
+    if given and "trusted_proxies" not in gateway.server.model_fields_set:
+        try:
+            changes["trusted_proxies"] = [parse_cidr(text) for text in given]
+        except ValueError as error:
+            raise ConfigError(f"FORWARDED_ALLOW_IPS: {error}") from None
+    server = gateway.server.model_copy(update=changes)
     gateway = gateway.model_copy(update={"server": server})
     return replace(loaded, configuration=replace(loaded.configuration, gateway=gateway))
 

@@ -10,9 +10,17 @@ from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from gateway.server.peer import client_certificate
+
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """One WebSocket connection, from its handshake on."""
+
+    async def run_asgi(self) -> None:
+        # What the ASGI scope has no standard place for, in the form in which requests carry it.
+        extensions: dict[str, Any] = self.scope["extensions"]
+        extensions["lockgate.certificate"] = client_certificate(self.transport)
+        await super().run_asgi()
 
     async def send(self, message: Any) -> None:
         await super().send(message)

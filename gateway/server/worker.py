@@ -16,9 +16,11 @@ from typing import Any, Final
 import msgspec
 
 from gateway import __version__, pauses
+from gateway.admin.control import BreakerOrder
 from gateway.clock import SystemClock
 from gateway.runtime import Runtime
 from gateway.server.channel import Channel, open_channel
+from gateway.server.engines import RemoteEngines
 from gateway.server.exits import Exit
 from gateway.server.local import LocalPlane, Prepared
 from gateway.server.log import configure_logging
@@ -63,6 +65,8 @@ class Worker:
             "reopen_logs": self._reopen_logs,
             "routes": self._routes,
             "upstreams": self._upstreams,
+            "store": self._store,
+            "order_breaker": self._order_breaker,
             "explain": self._explain,
             "metrics": self._metrics,
             "purge": self._purge,
@@ -103,12 +107,20 @@ class Worker:
         launch = msgspec.json.decode(payload, type=Launch)
         configure_logging(launch.log_level)
         self._beating = asyncio.create_task(self._beat(launch.heartbeat))
-        runtime = Runtime(clock=SystemClock(), version=__version__, instance=launch.instance)
+        assert self._channel is not None
+        runtime = Runtime(
+            clock=SystemClock(),
+            version=__version__,
+            instance=launch.instance,
+            engines=RemoteEngines(self._channel),
+        )
         own = [each.dup() for each in self._shared[self._slot]]
         plane = LocalPlane(runtime, own, stock=launch.stock)
         try:
             loaded = await asyncio.to_thread(unpack, launch.build)
             await plane.commit(await plane.prepare(loaded, launch.build.generation))
+            for order in launch.breakers:
+                await plane.order_breaker(order)
         except BaseException:
             await plane.aclose()
             raise
@@ -161,6 +173,13 @@ class Worker:
     async def _upstreams(self, _: msgspec.Raw) -> Any:
         return await self._serving().upstreams()
 
+    async def _store(self, _: msgspec.Raw) -> Any:
+        return await self._serving().store()
+
+    async def _order_breaker(self, payload: msgspec.Raw) -> Any:
+        order = msgspec.json.decode(payload, type=BreakerOrder)
+        return await self._serving().order_breaker(order)
+
     async def _explain(self, payload: msgspec.Raw) -> Any:
         asked = msgspec.json.decode(payload, type=Explain)
         return await self._serving().explain(asked.method, asked.url)
@@ -187,7 +206,7 @@ class Worker:
         while True:
             signal.setitimer(signal.ITIMER_REAL, limit * 2)
             if self._channel is not None:
-                self._channel.notify("beat")
+                self._channel.notify("beat", self._plane and self._plane.store_trouble())
             await asyncio.sleep(limit / BEATS)
 
 

@@ -202,30 +202,33 @@ class Engine:
         os.pwrite(self._lock, f"{os.getpid()} {process.pid}\n".ljust(24).encode(), 0)
         self._reading = asyncio.create_task(self._read(process))
         until = monotonic() + _START_S
-        while not await self._answers():
+        while (answer := await self._answer()) != b"+PONG":
             if process.returncode is not None:
                 await asyncio.wait({self._reading}, timeout=1.0)
                 words = "; ".join(self._words) or f"it ended with code {process.returncode}"
                 raise ConfigError(f"the embedded store does not start: {words}", "store.data")
             if monotonic() > until:
+                if answer.startswith(b"-LOADING"):
+                    # A large file; until it is loaded, calls are refused by the engine itself.
+                    logger.warning("the embedded store is still loading its data")
+                    return
                 raise ConfigError("the embedded store does not start in time", "store.data")
             await asyncio.sleep(0.005)
 
-    async def _answers(self) -> bool:
-        """Whether it serves. While it loads a large file it says so, and that is good enough."""
+    async def _answer(self) -> bytes:
+        """What it says to PING; "" if nothing."""
         try:
             reader, writer = await asyncio.open_unix_connection(self.socket)
         except OSError:
-            return False
+            return b""
         try:
             writer.write(b"*1\r\n$4\r\nPING\r\n")
             async with asyncio.timeout(1.0):
-                line = await reader.readline()
+                return (await reader.readline()).rstrip()
         except (OSError, TimeoutError):
-            return False
+            return b""
         finally:
             writer.close()
-        return line.startswith((b"+PONG", b"-LOADING"))
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         """The engine's log becomes ours; its last words are kept in case it ends."""
@@ -265,6 +268,8 @@ class Engine:
             await asyncio.gather(tending, return_exceptions=True)
         await self._end_process()
         if self._reading is not None:
+            # The pipe ends with the process, and is closed by being read to its end.
+            await asyncio.wait({self._reading}, timeout=1.0)
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
             self._reading = None

@@ -45,24 +45,9 @@ class Link(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_buffer",
-        "_buffered",
-        "_due",
-        "_flushing",
-        "_loop",
-        "_on_failure",
-        "_on_lost",
-        "_paused",
-        "_reader",
-        "_series",
-        "_silence",
-        "_timer",
-        "_transport",
-        "failures",
-        "heard_at",
-        "lost",
-        "timeout",
-        "waiting",
+        "_buffer", "_due", "_flushing", "_loop", "_new_future", "_on_failure", "_on_lost",
+        "_paused", "_reader", "_refusing", "_series", "_silence", "_timer", "_transport",
+        "failures", "heard_at", "lost", "timeout", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -80,13 +65,15 @@ class Link(asyncio.Protocol):
         # In a row: reset by every good reply.
         self.failures = 0
         self._loop = asyncio.get_running_loop()
+        self._new_future = self._loop.create_future
         self._series = series
         self._on_lost = on_lost
         self._on_failure = on_failure
         self._reader: Any = Reader(notEnoughData=_NOTHING)
         self._transport: asyncio.Transport | None = None
         self._buffer: list[bytes] = []
-        self._buffered = 0
+        # Why no more calls are taken, "" if they are.
+        self._refusing = ""
         self._flushing = False
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
@@ -109,30 +96,34 @@ class Link(asyncio.Protocol):
         Cancelling the future is fine at any time. Raises StoreError if nothing more can be taken
         on, and TypeError for what is no part of a command.
         """
-        if self.lost or len(self.waiting) >= MAX_IN_FLIGHT or self._buffered > MAX_BUFFERED:
-            raise failure(self.lost or "too many calls wait for the store", sent=False)
-        packed = pack_command(parts)  # type: ignore[arg-type]
-        future = self._loop.create_future()
+        if self._refusing:
+            raise failure(self._refusing, sent=False)
+        self._buffer.append(pack_command(parts))  # type: ignore[arg-type]
+        future = self._new_future()
         self.waiting.append((future, at))
-        self._buffer.append(packed)
-        self._buffered += len(packed)
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
-        due = at + self.timeout
-        if due < self._due:
-            self._arm(due)
+        if at + self.timeout < self._due:
+            self._arm(at + self.timeout)
         return future
 
     def _flush(self) -> None:
+        """Once in a turn of the loop with calls: write them, and see whether too many wait."""
         self._flushing = False
-        if self._paused or self._transport is None:
-            return
         buffer = self._buffer
-        if buffer:
+        if buffer and not self._paused and self._transport is not None:
             self._transport.write(buffer[0] if len(buffer) == 1 else b"".join(buffer))
             buffer.clear()
-            self._buffered = 0
+        self._weigh()
+
+    def _weigh(self) -> None:
+        """Refuse further calls while too many wait: a bound that one turn of the loop may pass."""
+        if self.lost:
+            return
+        buffered = sum(map(len, self._buffer)) if self._buffer else 0
+        full = len(self.waiting) >= MAX_IN_FLIGHT or buffered > MAX_BUFFERED
+        self._refusing = "too many calls wait for the store" if full else ""
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -175,6 +166,8 @@ class Link(asyncio.Protocol):
         except (ProtocolError, IndexError) as error:
             # Bytes that are no reply, or a reply to nothing: whose replies they are is not known.
             self.close(f"the store broke the protocol ({type(error).__name__})")
+        if self._refusing:
+            self._weigh()
         if done:
             self.failures = 0
             series.ok += done
@@ -240,7 +233,7 @@ class Link(asyncio.Protocol):
         """End the connection at once; everything that waits fails. Safe to call twice."""
         if self.lost:
             return
-        self.lost = why
+        self.lost = self._refusing = why
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -10,7 +10,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import Callable
-from typing import Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from gateway.errors import (
     CONNECT_FAILED,
@@ -25,7 +25,8 @@ from gateway.upstream.resolver import Resolver, is_address
 from gateway.upstream.target import Target
 from gateway.upstream.tls import ClientTls
 
-_P = TypeVar("_P", bound=asyncio.Protocol)
+# A protocol by duck type: one that derives from asyncio's can't be compiled to a native class.
+_P = TypeVar("_P")
 
 # A name with many dead addresses must not use up the exchange's whole time.
 _MAX_ADDRESSES: Final = 4
@@ -80,7 +81,8 @@ class Connector:
         return self.resolver.known(address.host, address.port)
 
     async def _connect_unix(self, target: Target, factory: Callable[[], _P]) -> _P:
-        loop = asyncio.get_running_loop()
+        loop: Any = asyncio.get_running_loop()
+        protocol: _P
         try:
             _, protocol = await loop.create_unix_connection(factory, target.address.path)
         except TimeoutError:
@@ -104,7 +106,8 @@ class Connector:
         raise AssertionError("a name has at least one address")
 
     async def _connect_address(self, target: Target, address: str, factory: Callable[[], _P]) -> _P:
-        loop = asyncio.get_running_loop()
+        loop: Any = asyncio.get_running_loop()
+        protocol: _P
         port = target.address.port
         try:
             if self.tls is None or not target.address.tls:

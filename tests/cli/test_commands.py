@@ -260,3 +260,29 @@ def test_no_color_wins_over_a_terminal(tmp_path: Path) -> None:
 
     assert b"\x1b[" in shown[False]
     assert b"\x1b[" not in shown[True]
+
+
+def test_a_new_key_fits_its_entry() -> None:
+    """The key is shown once; the entry holds its hash, and `key hash` makes the same of the key."""
+    done = lockgate("key", "new", "--consumer", "billing-bot", "--scope", "orders:read", "--json")
+    made = json.loads(done.stdout)
+    hashed = subprocess.run(
+        [sys.executable, "-m", "gateway", "key", "hash"],
+        cwd=ROOT, env=clean_environ(), input=made["key"] + "\n", capture_output=True, text=True,
+        timeout=50,
+    )  # fmt: skip
+    shown = lockgate("key", "new", "--consumer", "billing-bot")
+
+    assert done.returncode == shown.returncode == hashed.returncode == 0
+    assert (made["consumer"], made["scopes"]) == ("billing-bot", ["orders:read"])
+    assert hashed.stdout == made["hash"] + "\n"
+    assert '- {"consumer": "billing-bot", "hash": "sha256:' in shown.stdout
+    assert made["key"] not in shown.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [("key", "new"), ("key", "new", "--consumer", "a b"), ("key", "hash")]
+)
+def test_keys_that_can_not_be_made(arguments: tuple[str, ...]) -> None:
+    """Nothing to make it for, or of: usage, code 2."""
+    assert lockgate(*arguments).returncode == 2

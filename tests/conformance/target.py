@@ -117,7 +117,7 @@ class Serving:
             connection.transport.abort()
         await asyncio.sleep(0)
 
-    def _protocol(self) -> asyncio.Protocol:
+    def _protocol(self) -> Any:
         return self.http(config=self._config, server_state=self.state, app_state={})
 
     def call(self, work: Callable[[], Any]) -> Any:

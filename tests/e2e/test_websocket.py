@@ -127,6 +127,20 @@ async def test_the_handshake_reaches_the_upstream(serve: Serve) -> None:
     assert request.headers.get_all("Host") == [request.headers["Host"]]
 
 
+async def test_pages_of_strangers_are_refused(serve: Serve) -> None:
+    """A route with cors takes WebSockets of the pages that it lists, its own, and of no page."""
+    options = 'cors: {origins: ["https://app.internal"]}'
+    async with service() as upstream, serve(routes(upstream.url, options=options)) as gateway:
+        for origin in ("https://app.internal", gateway.url, None):
+            async with to(gateway, origin=origin) as client:
+                await client.send("x")
+                assert await within(client.recv()) == "x"
+        response = await status_of(gateway, origin="https://evil.example")
+
+    assert response.status_code == 403
+    assert len(upstream.connections) == 3
+
+
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (4001, "enough"), (1011, "oops")])
 async def test_close_codes_of_the_upstream_pass(serve: Serve, code: int, reason: str) -> None:
     """The client hears the code and the reason that the service gave."""

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from gateway.clock import ManualClock
 from gateway.config.model import AccessLogConfig, RedactConfig
 from gateway.errors import CONNECT_FAILED, ConfigError, UpstreamError
-from gateway.message import Exchange, Headers, Principal, RawHeaders, Request, TraceContext
+from gateway.message import Exchange, Headers, Principal, RawHeaders, Request
 from gateway.observability.access_log import AccessLog
 from gateway.observability.metrics import Metrics
+from gateway.tracing import TraceContext
 
 WALL = 1_700_000_000.1239
 

@@ -11,6 +11,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from gateway import compiled
 from gateway.clock import ManualClock
 from gateway.observability.exposition import (
     LIBRARY_LINES,
@@ -54,7 +55,8 @@ def test_what_was_counted_is_read_back(busy: Metrics, openmetrics: bool) -> None
     assert samples["gateway_requests_total", tuple(sorted(read.items()))] == 3
     assert samples["gateway_requests_in_flight", (("route", "orders.read"),)] == 1
     assert samples["gateway_config_generation", ()] == 2
-    build = (("python", platform.python_version()), ("version", "1.0"))
+    kind = "pure" if compiled.why_not else "compiled"
+    build = (("build", kind), ("python", platform.python_version()), ("version", "1.0"))
     assert samples["gateway_build_info", build] == 1
     name = "gateway_request_duration_seconds"
     buckets = [

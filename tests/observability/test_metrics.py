@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.clock import ManualClock
+from gateway.observability.exposition import render
 from gateway.observability.families import Counts
 from gateway.observability.metrics import OVERHEAD_BOUNDS, UNMATCHED, Histogram, Metrics
 from gateway.observability.snapshot import Declaration, Family, Kind, Sample
@@ -215,3 +216,25 @@ def test_counts_of_a_policy() -> None:
 
     counts.forget({"b"})
     assert list(counts.values) == [("a", "ball")]
+
+
+def test_a_plugins_family() -> None:
+    """Asked for by its declaration, it is shown; declared anew, it begins anew."""
+    metrics = Metrics(ManualClock())
+    toys = Declaration("toys_total", Kind.COUNTER, "Toys.", ("kind",))
+    metrics.counts(toys).add("ball")
+    metrics.counts(toys).add("ball")
+
+    assert family(metrics, "toys_total").samples == [Sample(("ball",), 2)]
+    assert render(metrics.snapshot(), openmetrics=False).count(b'toys_total{kind="ball"} 2') == 1
+    bigger = Declaration("toys_total", Kind.COUNTER, "Toys.", ("kind", "size"))
+    metrics.counts(bigger).add("ball", "big")
+    assert family(metrics, "toys_total").samples == [Sample(("ball", "big"), 1)]
+    for refused in (
+        Declaration("gateway_requests_total", Kind.COUNTER, "Not ours."),
+        Declaration("toys", Kind.HISTOGRAM, "Not these."),
+        Declaration("toys-total", Kind.COUNTER, "No name."),
+        Declaration("toys", Kind.COUNTER, "No label.", ("a b",)),
+    ):
+        with pytest.raises(ValueError, match="metric"):
+            metrics.counts(refused)

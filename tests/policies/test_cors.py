@@ -197,6 +197,13 @@ async def test_the_upstreams_fields_are_replaced(
         ("https://*.internal:8443", "https://app.internal:8443", True),
         ("https://*.in.ternal", "https://a.inxternal", False),
         ("http://[::1]:3000", "http://[::1]:3000", True),
+        ("http://localhost:*", "http://localhost:5173", True),
+        ("http://localhost:*", "http://localhost", True),
+        ("http://localhost:*", "http://localhost:5173.evil.example", False),
+        ("http://localhost:*", "http://localhost.evil.example:80", False),
+        ("http://localhost:*", "https://localhost:5173", False),
+        ("https://*.internal:*", "https://a.internal:1", True),
+        ("capacitor://localhost", "capacitor://localhost", True),
     ],
 )
 async def test_origins(
@@ -237,3 +244,62 @@ def test_no_origins() -> None:
     """A list without origins would switch everything off in silence: refused."""
     with pytest.raises(ValidationError):
         CorsConfig(origins=[])
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "passes"),
+    [
+        (APP, "api.internal", True),
+        ("https://evil.example", "api.internal", False),
+        ("https://api.internal", "API.internal", True),
+        ("https://api.internal:8443", "api.internal:8443", True),
+        ("https://api.internal:8443", "api.internal", False),
+        ("null", "api.internal", False),
+        ("", "api.internal", False),
+        (None, "api.internal", True),
+    ],
+)
+async def test_websockets(
+    context: BuildContext, make_exchange: Make, origin: str | None, host: str, passes: bool
+) -> None:
+    """CORS does not hold WebSockets back, so a page that is neither listed nor ours is refused."""
+    fields = [("host", host), *([] if origin is None else [("origin", origin)])]
+    exchange = make_exchange("GET", *fields)
+    exchange.subprotocols = []
+    if passes:
+        assert (await build(context).handle(exchange, upstream())).status == 200
+    else:
+        with pytest.raises(Refused) as caught:
+            await build(context).handle(exchange, unreachable)
+        assert caught.value.kind is ORIGIN_DENIED
+
+
+async def test_private_network(context: BuildContext, make_exchange: Make) -> None:
+    """A browser that asks whether a public page may call in here is told so, if that is wanted."""
+    asks = ("access-control-request-private-network", "true")
+    granted = (b"access-control-allow-private-network", b"true")
+
+    assert granted in await preflight(build(context, private_network=True), make_exchange, asks)
+    assert granted not in await preflight(build(context, private_network=True), make_exchange)
+    assert granted not in await preflight(build(context), make_exchange, asks)
+
+
+async def test_report_mode_leaves_strangers_alone(
+    context: BuildContext, make_exchange: Make
+) -> None:
+    """While it only reports, the upstream's word to an origin that is not listed still counts."""
+    said = (b"access-control-allow-origin", b"https://evil.example")
+    policy = build(context, mode="report")
+    stranger = make_exchange("GET", ("origin", "https://evil.example"))
+    known = make_exchange("GET", ("origin", APP))
+
+    assert (await policy.handle(stranger, upstream(said))).headers == [said]
+    assert (await policy.handle(known, upstream(said))).headers == []
+
+
+@pytest.mark.parametrize("key", ["methods", "headers", "expose"])
+def test_stars_with_credentials(context: BuildContext, key: str) -> None:
+    """`*` is no wildcard to a page with credentials, so it is refused instead of ignored."""
+    with pytest.raises(ConfigError) as caught:
+        build(context, credentials=True, **{key: ["*"]})
+    assert caught.value.path == key

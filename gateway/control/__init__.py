@@ -1,0 +1,1 @@
+"""The gateway's own calls to the control plane: identity providers, token endpoints, alerts."""

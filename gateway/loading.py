@@ -1,0 +1,66 @@
+"""A configuration's file in, what a gateway is built from out: read, checked, compiled."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gateway.config.issues import Issue, located, position_of
+from gateway.config.loader import Configuration, load
+from gateway.contracts.library import Library, digest
+from gateway.policies.catalog import PolicyCatalog
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration that was read and checked, with the policies it may use.
+
+    `library` are its models and contracts, if they were compiled here; they go to no other process.
+    """
+
+    configuration: Configuration
+    catalog: PolicyCatalog
+    library: Library | None = None
+
+
+def load_configuration(path: Path, environ: Mapping[str, str]) -> Loaded:
+    """Read the configuration at `path`, plugins included. Raises ConfigErrors with every error."""
+    catalog = PolicyCatalog()
+    configuration = load(path, catalog, environ)
+    library = make_library(configuration)
+    if library.errors:
+        raise located(library.errors, configuration)
+    return Loaded(_complete(configuration, library), catalog, library)
+
+
+def make_library(configuration: Configuration) -> Library:
+    """The compiled models and contracts of a configuration, from `content` or from their files."""
+    gateway = configuration.gateway
+    return Library(gateway.models, gateway.contracts, configuration.base_dir, configuration.content)
+
+
+def library_key(configuration: Configuration) -> str:
+    """A text that changes with what `make_library` gives."""
+    gateway = configuration.gateway
+    return digest(gateway.models, gateway.contracts, configuration.base_dir, configuration.content)
+
+
+def _complete(configuration: Configuration, library: Library) -> Configuration:
+    """The configuration with the files and the warnings of its models and contracts."""
+    if not library.contents:
+        return configuration
+    warnings = list(configuration.warnings)
+    for path, message in library.warnings:
+        warnings.append(Issue(*position_of(configuration.locate(path)), path, message))
+    stamp = hashlib.sha256(configuration.fingerprint.encode())
+    for name, data in sorted(library.contents.items()):
+        stamp.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(data).digest())
+    return replace(
+        configuration,
+        warnings=warnings,
+        content=library.contents,
+        files=list(dict.fromkeys([*configuration.files, *library.files])),
+        fingerprint=stamp.hexdigest(),
+    )
