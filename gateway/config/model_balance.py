@@ -165,7 +165,10 @@ class OutliersConfig(Model):
     eject_for: Timeout = Field(
         default=30.0, description="How long the first ejection lasts; each further one twice that."
     )
-    max_eject_for: Timeout = Field(default=300.0, description="How long an ejection lasts at most.")
+    max_eject_for: Timeout | None = Field(
+        default=None,
+        description="How long an ejection lasts at most; ten times `eject_for` if left out.",
+    )
     max_ejected: Percent = Field(
         default=0.5,
         description="The share of the targets that may be out when one is to be ejected, that one "

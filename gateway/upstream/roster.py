@@ -44,9 +44,12 @@ class Event(NamedTuple):
 
 
 class Member:
-    """A target with what is known about it. `since` is when its `state` last changed, monotonic."""
+    """A target with what is known about it. `since` is when that last changed, monotonic.
 
-    __slots__ = ("health", "outlier", "ramp_from", "reason", "since", "target")
+    `share` is the part of its share that it gets just now, less than 1 while it ramps.
+    """
+
+    __slots__ = ("health", "outlier", "ramp_from", "reason", "share", "since", "target")
 
     def __init__(self, target: Target, health: Health | None, outlier: Outlier | None) -> None:
         self.target = target
@@ -54,6 +57,7 @@ class Member:
         self.outlier = outlier
         # When it came back; None if it gets its whole share.
         self.ramp_from: float | None = None
+        self.share = 1.0
         # Why it was ejected.
         self.reason = ""
         self.since: float | None = None
@@ -75,7 +79,7 @@ class Member:
             return "unhealthy" if self.health.checked else "unchecked"
         if self.ejected:
             return "ejected"
-        return "healthy" if self.ramp_from is None else "ramping"
+        return "healthy" if self.share >= 1 else "ramping"
 
 
 class Roster:
@@ -222,6 +226,8 @@ class Roster:
         if len(factors) == len(used):
             # All of them came back together: there is nobody to spare them.
             factors = {}
+        for member in self.members:
+            member.share = factors.get(member.target, 1.0)
         if used != self.used or factors.keys() != self.factors.keys():
             self.changed = True
         self.stepped = self.stepped or factors != self.factors

@@ -271,7 +271,7 @@ class Supervision:
             "since": since,
             "ejected_for": round(max(0.0, left), 3),
             "ejections": 0 if outlier is None else outlier.ejections,
-            "share": round(self.roster.factors.get(target, 1.0), 3),
+            "share": round(member.share, 3),
         }
 
     async def aclose(self) -> None:
