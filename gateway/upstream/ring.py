@@ -62,7 +62,7 @@ class Ring:
         found: list[tuple[int, int]] = []
         for index, target in enumerate(self._targets):
             part = 1.0 if factors is None else factors.get(target, 1.0)
-            # Fewer points make the whole ring smaller too; so many give just that part of the share.
+            # Fewer points make the whole ring smaller too; so many are that part of the share.
             share = target.weight / self._weight
             part = part * (1 - share) / (1 - part * share) if part < 1 else 1.0
             count = max(1, round(each * target.weight / divisor * part))

@@ -107,9 +107,9 @@ def test_each_target_is_offered_once(weights: list[int], data: Any) -> None:
         target.active = data.draw(st.integers(0, 9))
     ring = Ring(mine)
     tried: list[Target] = []
-    while (target := ring.find(data.draw(st.integers(0, 2**64 - 1)), tried)) is not None:
-        assert target not in tried
-        tried.append(target)
+    while (found := ring.find(data.draw(st.integers(0, 2**64 - 1)), tried)) is not None:
+        assert found not in tried
+        tried.append(found)
     assert {*tried} == {target for target in mine if target.weight}
 
 

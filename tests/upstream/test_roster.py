@@ -240,7 +240,9 @@ class RosterMachine(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now += seconds
         self.roster.advance(self.now)
-        assert all(not each.ejected or each.outlier.until > self.now for each in self.members)
+        for each in self.members:
+            assert each.outlier is not None
+            assert not each.ejected or each.outlier.until > self.now
 
     @rule()
     def reload(self) -> None:
