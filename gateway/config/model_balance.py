@@ -172,7 +172,7 @@ class OutliersConfig(Model):
     max_ejected: Percent = Field(
         default=0.5,
         description="The share of the targets that may be out when one is to be ejected, that one "
-        "included. At least one may be, of two or more.",
+        "included. At least one may be, of two or more; 0% ejects nobody and only counts.",
     )
 
     @model_validator(mode="after")

@@ -208,7 +208,7 @@ class Roster:
         if member not in counted:
             return True
         most = int(self._rules.max_ejected * len(counted) + 1e-9)
-        if len(counted) > 1:
+        if len(counted) > 1 and self._rules.max_ejected:
             most = max(1, most)
         return sum(not each.usable for each in counted) + 1 <= most
 

@@ -41,6 +41,8 @@ logger = logging.getLogger("gateway.upstream")
 _JITTER: Final = 0.1
 # The checks after a start are spread over this time at most, in seconds.
 _FIRST_WITHIN: Final = 0.5
+# How often the log says of a target that it is not ejected: all may fail, at any rate.
+_TOLD_EVERY: Final = 10.0
 # The highest `Retry-After` that clients are told: longer ones are guesses.
 _LONGEST_WAIT: Final = 60
 
@@ -108,6 +110,9 @@ class Supervision:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._lowest = min(target.priority for target in targets)
+        # When it was last said of a target that it is not ejected.
+        self._told: dict[str, float] = {}
         self._apply()
 
     def _member(self, target: Target, config: UpstreamConfig) -> Member:
@@ -208,6 +213,8 @@ class Supervision:
         total = len(self.roster.members)
         if kind in {"ejected", "suppressed"}:
             self._count(EJECTIONS, label, kind, reason)
+        if kind == "suppressed" and not self._may_tell(label):
+            return
         level, text = {
             "unhealthy": (logging.WARNING, f"{label} is unhealthy: {reason}"),
             "healthy": (logging.INFO, f"{label} is healthy again"),
@@ -218,9 +225,18 @@ class Supervision:
             ),
             "panic": (logging.WARNING, f"too few of {total} targets are healthy: all are used"),
             "calm": (logging.INFO, "enough targets are healthy again"),
-            "level": (logging.WARNING, f"targets up to priority {label} are used"),
+            "level": (
+                logging.INFO if label == str(self._lowest) else logging.WARNING,
+                f"targets up to priority {label} are used"),
         }[kind]  # fmt: skip
         logger.log(level, "upstream %s: %s", self._name, text, extra=facts)
+
+    def _may_tell(self, label: str) -> bool:
+        now, last = self._now(), self._told.get(label)
+        if last is not None and now - last < _TOLD_EVERY:
+            return False
+        self._told[label] = now
+        return True
 
     def _count(self, family: Any, *labels: str) -> None:
         if self._metrics is not None:
