@@ -7,7 +7,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import bodies, cached, idle, limits, micro, reloads, report, startup, throughput
+from bench import (
+    bodies,
+    cached,
+    idle,
+    limits,
+    micro,
+    reloads,
+    report,
+    resilience,
+    startup,
+    throughput,
+)
 from bench.report import Row
 from bench.session import Session
 
@@ -22,6 +33,7 @@ PARTS: dict[str, Callable[[Session], list[Row]]] = {
     "workers": throughput.workers,
     "reloads": reloads.measure,
     "limits": limits.measure,
+    "resilience": resilience.measure,
     "micro": micro.measure,
 }
 

@@ -50,9 +50,11 @@ def run(
     return parse(finished.stdout.decode())
 
 
-def begin(port: int, seconds: float, cores: frozenset[int], log: Path) -> Child:
+def begin(
+    port: int, seconds: float, cores: frozenset[int], log: Path, *, path: str = "/item"
+) -> Child:
     """The same in the background; `parse` the log once it has ended."""
-    return start("wrk", _command(port, seconds, cores, ("/item",)), cores=cores, log=log)
+    return start("wrk", _command(port, seconds, cores, (path,)), cores=cores, log=log)
 
 
 def parse(output: str) -> Load:

@@ -258,6 +258,13 @@ class Exchange:
     subprotocols: list[str] | None = None
     upstream: str = ""
     target: str = ""
+    # What a retry policy allows: how many more tries (None: there is no such policy), and seconds
+    # until an attempt's head must be there. `attempts` counts tries, those that only connected too.
+    attempts: int = 1
+    attempts_left: int | None = None
+    attempt_timeout: float | None = None
+    # Labels of the targets that failed this exchange, so that another one is taken.
+    tried: set[str] | None = None
     upstream_seconds: float = 0.0
     upstream_status: int = 0
     response_status: int = 0
@@ -294,6 +301,40 @@ class Exchange:
         task = self.work or self.task
         if task is not None:
             task.cancel()
+
+    def may_try_another(self, failed: str) -> bool:
+        """Whether another target may be connected to after `failed`, by its label.
+
+        As often as the retry policy allows; without one, as often as there are targets.
+        """
+        if self.attempts_left is None:
+            return True
+        if self.attempts_left <= 0:
+            return False
+        self.attempts_left -= 1
+        self.attempts += 1
+        self.tried = {*(self.tried or ()), failed}
+        return True
+
+    def fork(self, task: asyncio.Task[Any] | None) -> Exchange:
+        """The same exchange for one more attempt beside the first, awaited in another `task`.
+
+        It begins with nothing spent on the upstream; who forks it takes over what it found out.
+        """
+        twin = Exchange(self.request, self.started)
+        twin.reply_headers = self.reply_headers
+        twin.on_finish = self.on_finish
+        twin.route, twin.generation = self.route, self.generation
+        twin.params, twin.raw_params = self.params, self.raw_params
+        twin.correlation_id, twin.trace = self.correlation_id, self.trace
+        twin.principal, twin.deadline = self.principal, self.deadline
+        twin.client_informational, twin.state = self.client_informational, self.state
+        twin.attempt_timeout = self.attempt_timeout
+        # No failing over by itself: what more is tried is up to whoever forked it.
+        twin.attempts_left = 0
+        twin.tried = {*(self.tried or ()), self.target}
+        twin.task = task
+        return twin
 
     def fail(self, failure: Rejection | GatewayError) -> None:
         """Note what went wrong, for the log and the metrics; the first failure wins."""

@@ -209,6 +209,10 @@ class Runtime:
         """The long-lived object under `key`, None if nothing asks for it."""
         return self._shared.get(key)
 
+    def known(self, kind: str) -> list[tuple[tuple[object, ...], Any]]:
+        """The long-lived objects whose key begins with `kind`, with their keys."""
+        return [(key, each) for key, each in self._shared.items() if key[0] == kind]
+
 
 async def _close_quietly(close: Callable[[], Awaitable[None]]) -> None:
     # One failing close must not keep the others open.
@@ -330,7 +334,7 @@ class _Builder:
     def _shared(self, key: tuple[object, ...], factory: Callable[[], Any]) -> Any:
         return self._runtime.shared(self.keys, key, factory)
 
-    def _context(self, route: str) -> BuildContext:
+    def _context(self, route: str, upstream: str = "") -> BuildContext:
         return BuildContext(
             route=route,
             config=self._gateway,
@@ -343,12 +347,13 @@ class _Builder:
             base_dir=self._configuration.base_dir,
             library=self._library,
             shared=self._shared,
+            upstream=upstream,
             store=self._store,
         )
 
     def _route(self, config: RouteConfig) -> CompiledRoute:
         configs = self._configs(config)
-        policies = self._build_policies(configs, self._context(config.name))
+        policies = self._build_policies(configs, self._context(config.name, config.upstream or ""))
         forward = None
         if config.respond is not None:
             terminal = respond(config.respond)

@@ -27,7 +27,8 @@ upstreams:
     targets: ["http://127.0.0.1:{upstream}"]
     balance: least_requests
     connections: {{max: 256, keep_alive: 60s}}
-defaults:
+    {resilience}
+{second}defaults:
   correlation: {{}}
   timeout: {timeout}
 {policies}routes:
@@ -45,6 +46,9 @@ _EVERYTHING = '  - {name: bench, match: {path: "/{rest:path}"}, upstream: bench}
 _CACHED = """\
   - {name: bench, match: {path: "/{rest:path}"}, upstream: bench, cache: {ttl: 1h}}
 """
+_SECOND_ROUTE = """\
+  - {name: second, match: {path: "/second/{rest:path}"}, upstream: second}
+"""
 # What a service of some size has: three methods on a collection and its items, under a version.
 _ONE_OF_MANY = """\
   - name: service{n}.read
@@ -60,6 +64,8 @@ class Setup:
     With a `store` (a socket's path) there is a limit that nobody reaches; with an `edge`, callers
     must show its token.
     `cached` keeps answers, so that all but the first come from memory.
+    `policies` are more keys of the upstream, `second` is the port of another upstream with the same
+    ones, behind `/second/`.
     """
 
     workers: int = 1
@@ -69,6 +75,8 @@ class Setup:
     store: str = ""
     edge: Edge | None = None
     cached: bool = False
+    policies: str = ""
+    second: int = 0
 
     def paths(self) -> list[str]:
         """What to ask for: one path, or ten spread over all the routes."""
@@ -108,8 +116,18 @@ def config_text(job: Job, setup: Setup, admin: int) -> str:
         timeout=setup.timeout,
         policies=_policies(job, setup),
         access_log=job.access_log,
-        routes=many or (_CACHED if setup.cached else _EVERYTHING),
+        routes=(many or (_CACHED if setup.cached else _EVERYTHING))
+        + (_SECOND_ROUTE if setup.second else ""),
+        resilience=setup.policies.replace("}, ", "}\n    "),
+        second=_second(setup),
     )
+
+
+def _second(setup: Setup) -> str:
+    if not setup.second:
+        return ""
+    policies = f", {setup.policies}" if setup.policies else ""
+    return f'  second: {{targets: ["http://127.0.0.1:{setup.second}"]{policies}}}\n'
 
 
 def _policies(job: Job, setup: Setup) -> str:

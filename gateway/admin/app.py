@@ -49,6 +49,9 @@ def create_app(
         Route("/api/v1/routes/{name}", endpoints.route),
         Route("/api/v1/upstreams", endpoints.upstreams),
         Route("/api/v1/store", endpoints.store),
+        Route(
+            "/api/v1/upstreams/{name}/circuit_breaker", endpoints.order_breaker, methods=["POST"]
+        ),
         Route("/api/v1/config", endpoints.config),
         Route("/api/v1/explain", endpoints.explain),
         Route("/api/v1/reload", endpoints.reload, methods=["POST"]),

@@ -8,7 +8,7 @@ one of the supervising process both fit `Control`. Values must already be free o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -154,6 +154,17 @@ class PurgeInfo(msgspec.Struct, frozen=True):
     shared: str = "none"
 
 
+class BreakerOrder(msgspec.Struct, frozen=True):
+    """What somebody wants of a circuit breaker: open or closed until further notice, or auto.
+
+    `route` names the route's own breaker; empty for the one that all routes to `upstream` share.
+    """
+
+    upstream: str
+    state: Literal["open", "closed", "auto"]
+    route: str = ""
+
+
 class Control(Protocol):
     """What the admin application may ask of the data path and tell it to do.
 
@@ -186,6 +197,10 @@ class Control(Protocol):
 
     async def purge(self, what: Purge) -> PurgeInfo:
         """Forget cached answers, in every worker and in the store."""
+        ...
+
+    async def order_breaker(self, order: BreakerOrder) -> bool:
+        """Open or close a circuit breaker, in every process; False if there is no such one."""
         ...
 
     async def explain(self, method: str, url: str) -> Explanation:

@@ -24,7 +24,7 @@ from gateway.policies.catalog import BUILTIN
 from gateway.policies.terminal import refusal_of
 from gateway.routing.path import PathError, normalise
 from gateway.routing.table import host_name
-from gateway.runtime import CompiledRoute, Snapshot
+from gateway.runtime import CompiledRoute, Runtime, Snapshot
 
 _BUILTIN: Final = frozenset({*(policy.name for policy in BUILTIN), IdentityFields.name})
 
@@ -74,6 +74,19 @@ def _dump(model: BaseModel, *, exclude_defaults: bool = False) -> dict[str, Any]
     text = model.model_dump_json(exclude_defaults=exclude_defaults, by_alias=True)
     dumped: dict[str, Any] = json.loads(text)
     return dumped
+
+
+def upstream_infos(runtime: Runtime) -> list[dict[str, Any]]:
+    """Every upstream: targets and connections, and what stands before them."""
+    infos = {name: each.status() for name, each in runtime.snapshot.upstreams.items()}
+    for kind, member in (("circuit_breaker", "circuit_breakers"), ("bulkhead", "bulkheads")):
+        for key, each in runtime.known(kind):
+            if (info := infos.get(str(key[1]))) is not None:
+                info.setdefault(member, []).append(each.status())
+    for key, budget in runtime.known("retry_budget"):
+        if (info := infos.get(str(key[1]))) is not None:
+            info["retry_budget"] = budget.status()
+    return list(infos.values())
 
 
 def explain(

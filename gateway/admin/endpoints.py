@@ -7,13 +7,13 @@ Health endpoints follow the Kubernetes API server: `ok` as text, and one line a 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from gateway.admin.control import Control, Health, Purge
+from gateway.admin.control import BreakerOrder, Control, Health, Purge
 from gateway.admin.problems import problem
 from gateway.observability.exposition import (
     OPENMETRICS_TYPE,
@@ -25,6 +25,11 @@ from gateway.observability.exposition import (
 _METHODS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"}
 )
+
+
+class _Order(msgspec.Struct, forbid_unknown_fields=True):
+    state: Literal["open", "closed", "auto"]
+    route: str = ""
 
 
 class Endpoints:
@@ -75,6 +80,23 @@ class Endpoints:
     async def store(self, _: Request) -> Response:
         """The store: its state, since when, the last error, and what it keeps."""
         return _json({"store": list(await self._control.store())})
+
+    async def order_breaker(self, request: Request) -> Response:
+        """Open or close a circuit breaker by hand, or leave it to itself: `{"state": "open"}`."""
+        upstream = request.path_params["name"]
+        try:
+            asked = msgspec.json.decode(await request.body(), type=_Order)
+        except msgspec.DecodeError as error:
+            return problem(
+                400, "invalid_body", "The body is not an order to a circuit breaker",
+                f'{error}. Send {{"state": "open"}}, closed or auto, perhaps with a route.',
+            )  # fmt: skip
+        order = BreakerOrder(upstream, asked.state, asked.route)
+        if not await self._control.order_breaker(order):
+            which = f"the route {asked.route}" if asked.route else f"the upstream {upstream}"
+            detail = f"There is none of {which}; GET /api/v1/upstreams shows those there are."
+            return problem(404, "not_found", "There is no such circuit breaker", detail)
+        return _json(order)
 
     async def config(self, _: Request) -> Response:
         """What is served, since when, and how the last reload ended."""

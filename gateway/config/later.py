@@ -16,19 +16,16 @@ TOP_LEVEL: Final = frozenset(
     }
 )
 TELEMETRY: Final = frozenset({"alerts", "audit", "tracing"})
-UPSTREAM: Final = frozenset({"bulkhead", "circuit_breaker", "health", "outliers", "retry"})
+UPSTREAM: Final = frozenset({"health", "outliers"})
 ROUTE: Final = frozenset({"flag"})
 POLICIES: Final = frozenset(
     {
         "audit",
-        "bulkhead",
         "canary",
-        "circuit_breaker",
         "delivery",
         "deprecation",
         "minimise",
         "mirror",
-        "retry",
         "transform",
     }
 )

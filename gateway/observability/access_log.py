@@ -120,6 +120,8 @@ class AccessLog:
             line.reported = exchange.reported
         if exchange.cache:
             line.cache = exchange.cache
+        if exchange.attempts > 1:
+            line.attempts = exchange.attempts
         if self._hides:
             self._hide(line)
         lines = self._lines

@@ -10,9 +10,10 @@ import re
 from collections.abc import Collection
 from typing import Final
 
+from gateway.observability.resilience import RESILIENCE_FAMILIES
 from gateway.observability.snapshot import Declaration, Kind, Sample
 
-POLICY_FAMILIES: Final[list[Declaration]] = []
+POLICY_FAMILIES: Final[list[Declaration]] = [*RESILIENCE_FAMILIES]
 
 
 def _family(name: str, kind: Kind, text: str, labels: tuple[str, ...]) -> Declaration:
@@ -113,6 +114,10 @@ class Counts:
     def set(self, *labels: str, value: float) -> None:
         """Say how it stands, for a gauge."""
         self.values[labels] = value
+
+    def drop(self, *labels: str) -> None:
+        """Forget a series whose owner is gone."""
+        self.values.pop(labels, None)
 
     def collect(self, into: dict[str, list[Sample]], routes_gone: Collection[str]) -> None:
         """Append a copy of every series."""

@@ -41,3 +41,4 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
     detail: str = ""
     reported: list[str] | None = None
     cache: str = ""
+    attempts: int = 1

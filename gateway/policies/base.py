@@ -48,8 +48,8 @@ class BuildContext:
     time; it survives reloads as long as some route still asks for it. Has it a `start`, that is
     awaited before the policies' own, once for each configuration that uses it; has it an `aclose`,
     that is awaited when nobody asks for it any more. `config` is the whole configuration, `library`
-    its models and contracts, compiled. `store()` is the store; asking for it when a policy is built
-    is what has it started.
+    its models and contracts, compiled. `upstream` is the name of the route's upstream, empty if it
+    has none. `store()` is the store; asking for it when a policy is built is what has it started.
     """
 
     route: str
@@ -64,6 +64,18 @@ class BuildContext:
     shared: Callable[[tuple[object, ...], Callable[[], Any]], Any]
     library: Library | None = None
     store: Callable[[], Store] = _no_store
+    upstream: str = ""
+
+    def scope(self, policy: str, config: BaseModel) -> tuple[str, str]:
+        """What a policy that may stand under `upstreams:` shares its state with.
+
+        (upstream, "") for all routes that use what the upstream says, or, where the upstream says
+        nothing, the same as this one; (upstream, route) for a route that says otherwise.
+        """
+        upstream = self.config.upstreams.get(self.upstream)
+        common = upstream.policies.get(policy) if upstream is not None else None
+        own = common is not None and common != config
+        return self.upstream, self.route if own else ""
 
     def http(self) -> ControlClient:
         """The client for calls to the control plane, the same one for everybody."""

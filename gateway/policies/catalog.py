@@ -27,16 +27,20 @@ from gateway.policies.auth.fields import identity_fields
 from gateway.policies.auth.policy import AuthPolicy
 from gateway.policies.base import Around, BuildContext, Guard, Policy
 from gateway.policies.body import BodyPolicy
+from gateway.policies.bulkhead import BulkheadPolicy
 from gateway.policies.cache.policy import CachePolicy
+from gateway.policies.circuit_breaker import CircuitBreakerPolicy
 from gateway.policies.correlation import CorrelationPolicy
 from gateway.policies.cors import CorsPolicy
 from gateway.policies.deadline import DeadlinePolicy
 from gateway.policies.fault.policy import FaultPolicy
 from gateway.policies.headers import HeadersPolicy
+from gateway.policies.hedge import HedgePolicy
 from gateway.policies.idempotency.policy import IdempotencyPolicy
 from gateway.policies.observe import ObservePolicy
 from gateway.policies.order import arrange
 from gateway.policies.rate_limit.policy import RateLimitPolicy
+from gateway.policies.retry import RetryPolicy
 from gateway.policies.upstream_auth.policy import UpstreamAuthPolicy
 from gateway.policies.validate.policy import ValidatePolicy
 
@@ -55,6 +59,10 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     FaultPolicy,
     DeadlinePolicy,
     UpstreamAuthPolicy,
+    RetryPolicy,
+    HedgePolicy,
+    CircuitBreakerPolicy,
+    BulkheadPolicy,
 )
 ENTRY_POINT_GROUP: Final = "lockgate.policies"
 

@@ -30,6 +30,10 @@ DELIVERY: Final = (
     "fault",  # trouble made on purpose stands before anything that protects from trouble
     "timeout",  # absolute, set once for whatever happens further in
     "upstream_auth",  # waiting for a token counts; every attempt further in has it
+    "retry",  # the loop, and its budget; an open breaker further in ends it
+    "hedge",  # inside the loop and its budget, and each of its attempts is counted by the breaker
+    "circuit_breaker",  # every attempt is counted, and refused before it takes a permit
+    "bulkhead",  # last: a permit is for what is really at the upstream, body included
 )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.admin.control import (
+    BreakerOrder,
     Check,
     ConfigInfo,
     Explanation,
@@ -69,6 +70,9 @@ class ProcessControl:
 
     async def purge(self, what: Purge) -> PurgeInfo:
         return await self._plane.purge(what)
+
+    async def order_breaker(self, order: BreakerOrder) -> bool:
+        return await self._plane.order_breaker(order)
 
     async def explain(self, method: str, url: str) -> Explanation:
         return await self._plane.explain(method, url)

@@ -17,6 +17,7 @@ from typing import Any, Final
 from gateway import pauses
 from gateway.admin import describe
 from gateway.admin.control import (
+    BreakerOrder,
     Check,
     Explanation,
     Purge,
@@ -31,6 +32,8 @@ from gateway.observability.snapshot import Snapshot as MetricsSnapshot
 from gateway.policies.cache.entry import Selector
 from gateway.policies.cache.state import KEY as CACHE
 from gateway.policies.cache.state import CacheState
+from gateway.policies.circuit_breaker.board import KEY as BOARD
+from gateway.policies.circuit_breaker.machine import State
 from gateway.runtime import Loaded, Runtime, Snapshot
 from gateway.server.factory import HttpFactory
 from gateway.server.serving import Listener, url_of
@@ -166,7 +169,12 @@ class LocalPlane:
         return describe.route_infos(self.runtime.snapshot)
 
     async def upstreams(self) -> Sequence[dict[str, Any]]:
-        return [each.status() for each in self.runtime.snapshot.upstreams.values()]
+        return describe.upstream_infos(self.runtime)
+
+    async def order_breaker(self, order: BreakerOrder) -> bool:
+        state = None if order.state == "auto" else State(order.state)
+        boards = [board for _, board in self.runtime.known(BOARD[0])]
+        return any(board.order(order.upstream, order.route, state) for board in boards)
 
     async def store(self) -> Sequence[dict[str, Any]]:
         status = self.runtime.store_status()

@@ -7,11 +7,12 @@ from the same data, whatever happens to the files meanwhile.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from gateway.admin.control import Purge
+from gateway.admin.control import BreakerOrder, Purge
 from gateway.errors import ConfigError
 from gateway.policies.catalog import PolicyCatalog
 from gateway.runtime import Loaded
@@ -34,6 +35,7 @@ class Launch(msgspec.Struct):
     log_level: str
     heartbeat: float
     stock: bool
+    breakers: list[BreakerOrder] = []
 
 
 class Explain(msgspec.Struct):
@@ -48,6 +50,23 @@ class PurgeOrder(msgspec.Struct):
 
     what: Purge
     tell: bool
+
+
+class BreakerOrders:
+    """The orders to circuit breakers that are in force, for workers that start later."""
+
+    def __init__(self) -> None:
+        self._orders: dict[tuple[str, str], BreakerOrder] = {}
+
+    def note(self, order: BreakerOrder) -> None:
+        """Remember an order, or that it was taken back."""
+        key = (order.upstream, order.route)
+        self._orders.pop(key, None)
+        if order.state != "auto":
+            self._orders[key] = order
+
+    def __iter__(self) -> Iterator[BreakerOrder]:
+        return iter(self._orders.values())
 
 
 def pack(loaded: Loaded, generation: int) -> Build:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gateway.admin.control import (
+    BreakerOrder,
     Check,
     Explanation,
     Purge,
@@ -61,6 +62,10 @@ class Plane(Protocol):
     async def upstreams(self) -> Sequence[dict[str, Any]]: ...
 
     async def store(self) -> Sequence[dict[str, Any]]: ...
+
+    async def order_breaker(self, order: BreakerOrder) -> bool:
+        """Carry it out, now and in processes that start later; False if there is no such one."""
+        ...
 
     async def explain(self, method: str, url: str) -> Explanation: ...
 

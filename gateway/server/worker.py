@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway import __version__, pauses
+from gateway.admin.control import BreakerOrder
 from gateway.clock import SystemClock
 from gateway.runtime import Runtime
 from gateway.server.channel import Channel, open_channel
@@ -65,6 +66,7 @@ class Worker:
             "routes": self._routes,
             "upstreams": self._upstreams,
             "store": self._store,
+            "order_breaker": self._order_breaker,
             "explain": self._explain,
             "metrics": self._metrics,
             "purge": self._purge,
@@ -117,6 +119,8 @@ class Worker:
         try:
             loaded = await asyncio.to_thread(unpack, launch.build)
             await plane.commit(await plane.prepare(loaded, launch.build.generation))
+            for order in launch.breakers:
+                await plane.order_breaker(order)
         except BaseException:
             await plane.aclose()
             raise
@@ -171,6 +175,10 @@ class Worker:
 
     async def _store(self, _: msgspec.Raw) -> Any:
         return await self._serving().store()
+
+    async def _order_breaker(self, payload: msgspec.Raw) -> Any:
+        order = msgspec.json.decode(payload, type=BreakerOrder)
+        return await self._serving().order_breaker(order)
 
     async def _explain(self, payload: msgspec.Raw) -> Any:
         asked = msgspec.json.decode(payload, type=Explain)

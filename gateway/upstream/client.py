@@ -3,6 +3,8 @@
 It joins the parts: choose a target, get a connection, send, and decide whether a failure may be
 tried once more. Two retries are made here and no other: another target when connecting failed, and
 a fresh connection when a reused one turned out dead, each only while that can't do anything twice.
+Where a retry policy counts attempts, the first of them counts as one; the second never does,
+because it answers for the pool's own guess that a connection was still good.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any, Final
 
 from gateway.clock import Clock
 from gateway.config.model import UpstreamConfig
-from gateway.errors import GatewayError, UpstreamError
+from gateway.errors import ATTEMPT_TIMEOUT, GatewayError, UpstreamError
 from gateway.message import Exchange, RawHeaders, Response
 from gateway.observability.metrics import Metrics
 from gateway.upstream.balancer import make_balancer
@@ -126,13 +128,13 @@ class Upstream:
                 return answer
         fields = self._make_fields(request, host)
         began = self._now()
-        chosen = self._choose()
+        chosen = self._choose() if exchange.tried is None else self._choose_other(exchange)
         assert chosen is not None, "nothing was tried yet"
         exchange.upstream = self.name
         exchange.target = chosen.label
         connection = self._pools[chosen].take(began)
         if connection is None:
-            connection = await self._connect(exchange, chosen, began)
+            connection = await self._connect_in_time(exchange, chosen, began)
         may_repeat = True
         while True:
             waiter = self._begin(connection, exchange, method, target, fields, began)
@@ -180,11 +182,35 @@ class Upstream:
             connection.attach(Upload(connection, stream, length))
         return waiter
 
+    def _choose_other(self, exchange: Exchange) -> Target | None:
+        """A target that this exchange did not try; if it tried all, any but the last one."""
+        labels = exchange.tried or ()
+        chosen = self._choose([each for each in self.targets if each.label in labels])
+        if chosen is None:
+            exchange.tried = {exchange.target}
+            chosen = self._choose([each for each in self.targets if each.label == exchange.target])
+        return chosen or self._choose()
+
+    async def _connect_in_time(
+        self, exchange: Exchange, target: Target, began: float
+    ) -> UpstreamConnection:
+        """A connection within the attempt's timeout, if it has one."""
+        try:
+            async with asyncio.timeout(exchange.attempt_timeout):
+                return await self._connect(exchange, target, began)
+        except TimeoutError as error:
+            label = exchange.target
+            detail = f"{label}: no connection within {exchange.attempt_timeout:g} s"
+            failure = UpstreamError(ATTEMPT_TIMEOUT, detail, next_hop=label, sent=False)
+            chosen = next(each for each in self.targets if each.label == label)
+            self._count(exchange, chosen, failure, began)
+            raise failure from error
+
     async def _connect(
         self, exchange: Exchange, target: Target, began: float
     ) -> UpstreamConnection:
         """A connection to `target`, or to the next target if it can't be reached."""
-        tried: list[Target] = []
+        tried = [each for each in self.targets if each.label in (exchange.tried or ())]
         while True:
             exchange.target = target.label
             target.active += 1
@@ -193,7 +219,7 @@ class Upstream:
             except UpstreamError as error:
                 tried.append(target)
                 following = self._choose(tried)
-                if following is None:
+                if following is None or not exchange.may_try_another(target.label):
                     self._count(exchange, target, error, began)
                     raise
                 self._count(exchange, target, error, self._now())
@@ -230,7 +256,7 @@ class Upstream:
         fields = self._make_fields(exchange.request, host)
         exchange.upstream = self.name
         tried: list[Target] = []
-        chosen = self._choose()
+        chosen = self._choose() if exchange.tried is None else self._choose_other(exchange)
         while True:
             assert chosen is not None, "the loop ends when each target was tried"
             exchange.target = chosen.label
@@ -241,7 +267,7 @@ class Upstream:
                 self._count(exchange, chosen, error, began)
                 tried.append(chosen)
                 chosen = self._choose(tried)
-                if error.sent or chosen is None:
+                if error.sent or chosen is None or not exchange.may_try_another(exchange.target):
                     raise
 
     async def _open_websocket(

@@ -10,9 +10,11 @@ to try again by the client.
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import (
+    ATTEMPT_TIMEOUT,
     INVALID_RESPONSE,
     RESPONSE_HEADERS_TOO_LARGE,
     RESPONSE_INCOMPLETE,
@@ -28,16 +30,20 @@ from gateway.message import Exchange, Response
 from gateway.upstream.body import ResponseBody
 from gateway.upstream.headers import peer_keep_alive, response_headers, response_trailers
 from gateway.upstream.link import Link
-from gateway.upstream.reading import MAX_HEAD, BodyReader, HeadTooLarge, PartialHead
+from gateway.upstream.reading import (
+    MAX_FIELDS,
+    MAX_HEAD,
+    BodyReader,
+    HeadTooLarge,
+    PartialHead,
+    check_interim,
+)
 from gateway.upstream.repeat import StaleConnection
 
 if TYPE_CHECKING:
     from gateway.upstream.pool import Pool
     from gateway.upstream.upload import Upload
 
-MAX_FIELDS: Final = 256
-# Interim answers to one request (103 and the like); more is a flood.
-MAX_INFORMATIONAL: Final = 16
 # A request body above this size is written beside its head instead of being copied behind it.
 _COPY: Final = 64 * 1024
 
@@ -100,28 +106,35 @@ class UpstreamConnection(Link):
     ) -> asyncio.Future[Response]:
         """Send a request on an idle connection; the future is the answer to it.
 
-        `since` is when the exchange began to wait for this upstream. The future fails with
-        UpstreamError; whoever stops awaiting it calls `abandon`.
+        `since` is when the exchange began to wait for this upstream, and its attempt timeout counts
+        from there. The future fails with UpstreamError; whoever stops awaiting it calls `abandon`.
         """
         self._state = _HEAD
         self.target.active += 1
         self._exchange = exchange
         self._method = method
         self._since = since
+        timeout = exchange.attempt_timeout
+        if timeout is not None or self._limit is not None:
+            self._bound(inf if timeout is None else since + timeout, self.now)
         self._waiter = waiter = self._loop.create_future()
         transport = self._transport
         assert transport is not None
         if transport.is_closing():
             # It broke after it was handed over; connection_lost is on its way.
-            error = self._error(UPSTREAM_RESET, "before anything was sent", StaleConnection)
+            error = self.target.error(UPSTREAM_RESET, "before anything was sent", StaleConnection)
             error.sent = False
             self._lose(error)
         elif len(body) <= _COPY:
             transport.write(head + body if body else head)
         else:
-            transport.write(head)
-            transport.write(body)
+            transport.writelines((head, body))
         return waiter
+
+    def _late(self) -> None:
+        exchange = self._exchange
+        if self._state == _HEAD and exchange is not None:
+            self.fail(ATTEMPT_TIMEOUT, f"no answer within {exchange.attempt_timeout:g} s")
 
     def attach(self, upload: Upload) -> None:
         """Tie the sending of the request's body to this exchange."""
@@ -203,10 +216,7 @@ class UpstreamConnection(Link):
 
     def _read_informational(self, head: ResponseHead, rest: bytes) -> None:
         self._informational += 1
-        if head.status == 101:
-            raise MalformedMessage("an upgrade that nobody asked for")
-        if self._informational > MAX_INFORMATIONAL:
-            raise MalformedMessage(f"more than {MAX_INFORMATIONAL} interim answers")
+        check_interim(head.status, self._informational)
         exchange = self._exchange
         if head.status != 100 and exchange is not None and exchange.client_informational:
             exchange.client_informational(head.status, response_headers(head))
@@ -335,19 +345,13 @@ class UpstreamConnection(Link):
                 self.fail(RESPONSE_INCOMPLETE, "the connection was closed within the header")
             else:
                 make = StaleConnection if self.used else UpstreamError
-                self._lose(self._error(UPSTREAM_RESET, "before an answer began", make))
+                self._lose(self.target.error(UPSTREAM_RESET, "before an answer began", make))
         elif state == _IDLE:
             self.close()
 
-    def _error(
-        self, kind: ErrorCode, detail: str, make: type[UpstreamError] = UpstreamError
-    ) -> UpstreamError:
-        label = self.target.label
-        return make(kind, f"{label}: {detail}", next_hop=label)
-
     def fail(self, kind: ErrorCode, detail: str) -> None:
         """Cut the connection because of this; the exchange on it fails with UpstreamError."""
-        self._lose(self._error(kind, detail))
+        self._lose(self.target.error(kind, detail))
 
     def _lose(self, error: GatewayError) -> None:
         """Cut the connection and tell whoever waits on it why."""

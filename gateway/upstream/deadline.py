@@ -8,20 +8,32 @@ from __future__ import annotations
 import asyncio
 from asyncio import CancelledError
 from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
 
 from gateway.config.types import format_duration
 from gateway.errors import DEADLINE_EXCEEDED, UpstreamError
 from gateway.message import Exchange, Handler, RawHeaders, Response
 
+# Timers of the event loop are rounded to a millisecond, and may come that much early.
+_TIMER_SLACK: Final = 0.002
+
 
 class Deadline:
-    """Ends exchanges after `timeout_s` seconds. `now` is the clock's monotonic reading."""
+    """Ends exchanges after `timeout_s` seconds. `now` is the clock's monotonic reading.
 
-    __slots__ = ("_now", "_timeout_s")
+    All of them have the same time, so the one that began first ends first, and one timer of the
+    loop is enough: a timer for each, set and cancelled, costs as much as parsing a head.
+    """
+
+    __slots__ = ("_now", "_running", "_timeout_s", "_timer")
 
     def __init__(self, timeout_s: float, now: Callable[[], float]) -> None:
         self._timeout_s = timeout_s
         self._now = now
+        # When each exchange under way is over, by the loop's time; the oldest stands first.
+        self._running: dict[Exchange, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     async def run(self, exchange: Exchange, forward: Handler) -> Response:
         """Forward, with the timer running.
@@ -37,12 +49,11 @@ class Deadline:
         exchange.deadline = now + timeout_s
         if exchange.task is None:
             exchange.task = asyncio.current_task()
-        # A delay, not a moment: the given clock need not be the loop's.
-        timer = asyncio.get_running_loop().call_later(timeout_s, exchange.expire)
+        cancel = self._watch(exchange, timeout_s)
         try:
             response = await forward(exchange)
         except BaseException as error:
-            timer.cancel()
+            cancel()
             if exchange.timed_out:
                 self._translate(exchange, error)
             raise
@@ -51,13 +62,36 @@ class Deadline:
             response.close()
             self._translate(exchange, None)
         if response.body is None and not _is_endless(response):
-            response.on_close(timer.cancel)
+            response.on_close(cancel)
             return response
-        timer.cancel()
+        cancel()
         if response.body is None or response.status == 101:
             # What goes on from here is not measured, further in neither.
             exchange.deadline = earlier
         return response
+
+    def _watch(self, exchange: Exchange, timeout_s: float) -> Callable[[], Any]:
+        """Have the exchange expire in `timeout_s` seconds, unless what is returned is called."""
+        loop = asyncio.get_running_loop()
+        if timeout_s != self._timeout_s or exchange in self._running:
+            # It has less time than the others, or is here twice, and needs a timer of its own.
+            return loop.call_later(timeout_s, exchange.expire).cancel
+        # The loop's time: the given clock need not be the loop's.
+        self._running[exchange] = loop.time() + timeout_s
+        if self._timer is None:
+            self._timer = loop.call_later(timeout_s, self._fire)
+        return partial(self._running.pop, exchange, None)
+
+    def _fire(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        over = loop.time() + _TIMER_SLACK
+        for exchange, when in list(self._running.items()):
+            if when > over:
+                self._timer = loop.call_at(when, self._fire)
+                return
+            del self._running[exchange]
+            exchange.expire()
 
     def _translate(self, exchange: Exchange, error: BaseException | None) -> None:
         """Raise the 504 that the expiry stands for, unless the task is cancelled otherwise too."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Callable
 from typing import Final, cast
 
-from gateway.upstream.stall import StallWatch
+from gateway.upstream.stall import StallWatch, TimeLimit
 
 _WRITE_HIGH: Final = 256 * 1024
 
@@ -20,8 +21,8 @@ class Link:
     `body_idle` is how long it may stand still while it is watched, in seconds.
     """
 
-    __slots__ = ("_body_idle", "_cut", "_loop", "_poll", "_reading_paused", "_transport", "_unsent",
-                 "_watch", "_write_waiter", "_writing_paused", "peer")  # fmt: skip
+    __slots__ = ("_body_idle", "_cut", "_limit", "_loop", "_poll", "_reading_paused", "_transport",
+                 "_unsent", "_watch", "_write_waiter", "_writing_paused", "peer")  # fmt: skip
 
     _loop: asyncio.AbstractEventLoop
 
@@ -31,6 +32,7 @@ class Link:
         self._poll: select.poll | None = None
         self._cut = False
         self._watch: StallWatch | None = None
+        self._limit: TimeLimit | None = None
         self._reading_paused = False
         self._writing_paused = False
         self._write_waiter: asyncio.Future[None] | None = None
@@ -64,6 +66,8 @@ class Link:
         self._cut = True
         if self._watch is not None:
             self._watch.stop()
+        if self._limit is not None:
+            self._limit.stop()
         self.resume_writing()
         if self._transport is not None:
             if abort:
@@ -126,6 +130,16 @@ class Link:
                 self._transport.resume_reading()
 
     # Standing still
+
+    def _bound(self, by: float, now: Callable[[], float]) -> None:
+        """Have `_late` called at `by` on this clock, in place of an earlier wish; inf for never."""
+        if self._limit is None:
+            self._limit = TimeLimit(self._loop, now, self._late)
+        self._limit.set(by)
+
+    def _late(self) -> None:
+        """The moment that `_bound` named has come."""
+        raise NotImplementedError
 
     def _start_watch(self) -> None:
         if self._watch is None:

@@ -12,10 +12,21 @@ from gateway.http1.chunked import ChunkedDecoder
 from gateway.http1.head import CHUNKED, MalformedMessage, RawHeaders, check_unfinished
 
 MAX_HEAD: Final = 64 * 1024
+MAX_FIELDS: Final = 256
+# Interim answers to one request (103 and the like); more is a flood.
+MAX_INFORMATIONAL: Final = 16
 
 
 class HeadTooLarge(Exception):
     """An answer's header section is longer than MAX_HEAD, or has too many fields."""
+
+
+def check_interim(status: int, count: int) -> None:
+    """Raise MalformedMessage if an interim answer, the `count`-th to one request, is not to be."""
+    if status == 101:
+        raise MalformedMessage("an upgrade that nobody asked for")
+    if count > MAX_INFORMATIONAL:
+        raise MalformedMessage(f"more than {MAX_INFORMATIONAL} interim answers")
 
 
 class PartialHead:

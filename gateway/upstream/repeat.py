@@ -11,7 +11,7 @@ from gateway.errors import UpstreamError
 from gateway.message import Request
 
 # RFC 9110 section 9.2.2: doing these twice is doing them once.
-_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 
 
 class StaleConnection(UpstreamError):
@@ -25,4 +25,4 @@ def is_repeatable(error: UpstreamError, request: Request, method: str) -> bool:
     """Whether a fresh connection may be tried: nothing left, or doing it twice does no harm."""
     if not isinstance(error, StaleConnection):
         return False
-    return not error.sent or (method in _IDEMPOTENT and request.body is not None)
+    return not error.sent or (method in IDEMPOTENT and request.body is not None)

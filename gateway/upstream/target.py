@@ -6,7 +6,7 @@ Only data lives here. Choosing among targets is the balancer's, connecting the c
 from __future__ import annotations
 
 from gateway.config.types import TargetAddress
-from gateway.errors import ErrorCode
+from gateway.errors import ErrorCode, UpstreamError
 from gateway.observability.metrics import TargetSeries
 
 
@@ -51,6 +51,12 @@ class Target:
         self.failures[kind.code] = self.failures.get(kind.code, 0) + 1
         self.last_error = f"{kind.code}: {detail}" if detail else kind.code
         self.last_error_at = wall
+
+    def error(
+        self, kind: ErrorCode, detail: str, make: type[UpstreamError] = UpstreamError
+    ) -> UpstreamError:
+        """A failure at this target, as an exception of the class `make`."""
+        return make(kind, f"{self.label}: {detail}", next_hop=self.label)
 
     def publish(self, series: TargetSeries, idle: int) -> None:
         """Add what happened since the last time to `series`.

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from gateway.admin.app import create_app
 from gateway.admin.control import (
+    BreakerOrder,
     Check,
     ConfigInfo,
     ControlUnavailable,
@@ -51,6 +52,7 @@ class FakeControl:
         self.result = ReloadInfo(ok=True, generation=2, at=1_700_000_000.0, fingerprint="ab" * 32)
         self.reloads = 0
         self.explained: list[tuple[str, str]] = []
+        self.ordered: list[BreakerOrder] = []
         self.unavailable = False
 
     async def health(self) -> Health:
@@ -83,6 +85,10 @@ class FakeControl:
 
     async def purge(self, what: Purge, *, tell: bool = True) -> PurgeInfo:
         return PurgeInfo(1, "none")
+
+    async def order_breaker(self, order: BreakerOrder) -> bool:
+        self.ordered.append(order)
+        return order.upstream == "orders"
 
     async def explain(self, method: str, url: str) -> Explanation:
         self.explained.append((method, url))
@@ -334,3 +340,22 @@ async def test_a_page_of_another_origin_cannot_reload() -> None:
         own = {"origin": str(client.base_url).rstrip("/"), "sec-fetch-site": "same-origin"}
         assert (await client.post("/api/v1/reload", headers=own)).status_code == 200
     assert control.reloads == 1
+
+
+async def test_orders_to_circuit_breakers() -> None:
+    """Open, closed, auto; for an upstream or a route's own; what is unknown or wrong is refused."""
+    control = FakeControl()
+    async with admin(control) as client:
+        path = "/api/v1/upstreams/orders/circuit_breaker"
+        opened = await client.post(path, json={"state": "open"})
+        auto = await client.post(path, json={"state": "auto", "route": "orders.read"})
+        unknown = await client.post(path.replace("orders", "crm"), json={"state": "closed"})
+        wrong = await client.post(path, json={"state": "ajar"})
+        strange = await client.post(path, json={"state": "open", "rout": "x"})
+        read = await client.get(path)
+
+    assert opened.json() == {"upstream": "orders", "state": "open", "route": ""}
+    assert auto.json()["route"] == "orders.read"
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
+    assert (wrong.status_code, strange.status_code, read.status_code) == (400, 400, 405)
+    assert [order.state for order in control.ordered] == ["open", "auto", "closed"]

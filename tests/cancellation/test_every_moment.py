@@ -28,6 +28,10 @@ TIMEOUT = "30ms"
 CONFIGS: dict[str, Any] = {
     "cors": {"origins": ["https://app.internal"]},
     "headers": {"response": {"set": {"X-A": "b"}}},
+    "retry": {"attempts": 3, "backoff": {"base": "1ms"}},
+    "hedge": {"after": "10ms"},
+    "circuit_breaker": {},
+    "bulkhead": {"max_concurrent": 1},
     "timeout": TIMEOUT,
 }
 # Those that can't be stepped by hand, because they wait for a task, a timer or the store; and where

@@ -135,6 +135,14 @@ class RunningGateway:
             "in-flight gauge": int(self.metric("gateway_requests_in_flight")),
             "in flight in the protocol": self.plane._http.in_flight,
         }
+        for key, each in self.runtime.known("bulkhead"):
+            held[f"permits of {key}"] = each.machine.active
+            held[f"queue of {key}"] = each.machine.queued
+        for key, each in self.runtime.known("circuit_breaker"):
+            held[f"probes of {key}"] = each.machine._probing
+        for key, each in self.runtime.known("retry_budget"):
+            held[f"active of {key}"] = each.active
+            held[f"retries of {key}"] = each.retries
         for upstream in self.snapshot.upstreams.values():
             for pool in upstream._pools.values():
                 name = f"{upstream.name} {pool.target.label}"
