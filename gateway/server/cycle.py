@@ -286,8 +286,8 @@ class Cycle:
         Raises RuntimeError for messages out of order, or a body that is not its Content-Length.
         """
         if self.disconnected or self.failure is not None:
-            # An application that streams without end must not keep the loop to itself here.
-            return await asyncio.sleep(0)
+            await asyncio.sleep(0)  # a stream without end must not keep the loop to itself here
+            return
         if self.complete:
             raise RuntimeError("the answer is complete already")
         kind = message["type"]
