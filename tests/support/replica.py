@@ -78,8 +78,6 @@ class Replica:
         tasks = list(self._open)
         for writer in self._open.values():
             writer.transport.abort()
-        for task in tasks:
-            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def __aenter__(self) -> Self:

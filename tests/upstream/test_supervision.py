@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from typing import Any
 
@@ -87,6 +88,29 @@ async def test_slow_start_on_a_ring() -> None:
             second = await homes()
             advance(upstream, clock, 60)
             assert first < second < before == await homes()
+
+
+async def test_flapping() -> None:
+    """A target that works every other moment is out for longer each time, and forgiven later."""
+    clock = ManualClock()
+    async with Replica("a") as a, Replica("b") as b:
+        async with running(
+            a.url, b.url, clock=clock, outliers=OUTLIERS, slow_start="0s"
+        ) as upstream:
+            times = []
+            for _ in range(4):
+                a.status = 500
+                await names(upstream, 2)
+                times.append(shown(upstream, a)["ejected_for"])
+                a.status = 200
+                advance(upstream, clock, times[-1] + 0.01)
+                await names(upstream, 2)
+            for shorter, longer in itertools.pairwise(times):
+                assert 1.7 * shorter < longer < 2.3 * shorter
+            clock.advance(3600)
+            a.status = 500
+            await names(upstream, 2)
+            assert shown(upstream, a)["ejected_for"] <= 30
 
 
 async def test_the_log_is_not_flooded(caplog: pytest.LogCaptureFixture) -> None:
