@@ -12,11 +12,15 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from typing import Any, Final
+
+from pydantic import BaseModel
 
 from gateway.clock import Clock, SystemClock
 from gateway.config.issues import ConfigErrors, in_route, located
 from gateway.config.model import RouteConfig
+from gateway.config.suggest import did_you_mean
 from gateway.contracts.library import Library
 from gateway.errors import ConfigError
 from gateway.forwarded import TrustedProxies
@@ -334,7 +338,9 @@ class _Builder:
     def _shared(self, key: tuple[object, ...], factory: Callable[[], Any]) -> Any:
         return self._runtime.shared(self.keys, key, factory)
 
-    def _context(self, route: str, upstream: str = "") -> BuildContext:
+    def _context(
+        self, route: str, upstream: str = "", config: RouteConfig | None = None
+    ) -> BuildContext:
         return BuildContext(
             route=route,
             config=self._gateway,
@@ -349,11 +355,13 @@ class _Builder:
             shared=self._shared,
             upstream=upstream,
             store=self._store,
+            forward_to=partial(self._forward_to, config),
         )
 
     def _route(self, config: RouteConfig) -> CompiledRoute:
-        configs = self._configs(config)
-        policies = self._build_policies(configs, self._context(config.name, config.upstream or ""))
+        configs = self._configs(config, config.policies)
+        context = self._context(config.name, config.upstream or "", config)
+        policies = self._build_policies(configs, context)
         forward = None
         if config.respond is not None:
             terminal = respond(config.respond)
@@ -365,9 +373,33 @@ class _Builder:
             config.name, config, policies, configs, handler, forward, "cors" in configs
         )
 
-    def _configs(self, route: RouteConfig) -> dict[str, Any]:
-        """The route's policies by name, plugins included."""
-        configs: dict[str, Any] = dict(route.policies)
+    def _forward_to(
+        self,
+        config: RouteConfig | None,
+        policy: str,
+        field: str,
+        upstream: str,
+        without: Collection[str] = (),
+    ) -> Handler:
+        """What stands further in than `policy`, as if the route had this upstream."""
+        if config is None:
+            raise ConfigError("only a route has upstreams", field)
+        if upstream not in self._upstreams:
+            hint = did_you_mean(upstream, self._upstreams)
+            raise ConfigError(f'there is no upstream "{upstream}"{hint and f": {hint}"}', field)
+        catalog = self._loaded.catalog
+        inner = catalog.behind(policy)
+        given = self._configs(config, config.elsewhere.get(upstream, config.policies))
+        configs = {
+            name: each for name, each in given.items() if name in inner and name not in without
+        }
+        policies = catalog.build_named(configs, self._context(config.name, upstream, config))
+        self._policies.extend(policies)
+        return self._compile(policies, Forward(self._upstreams[upstream], config).handle, configs)
+
+    def _configs(self, route: RouteConfig, policies: Mapping[str, BaseModel]) -> dict[str, Any]:
+        """These policies of the route by name, and its plugins."""
+        configs: dict[str, Any] = dict(policies)
         for plugin in route.plugins:
             configs[plugin.use] = plugin.config
         return configs

@@ -52,7 +52,8 @@ class PolicySpec:
     YAML data, of routes that do not mention it; None leaves it out. A `builtin` policy is a key of
     the route; any other is a plugin, named under `plugins:`. One with an `upstream_key` may also
     stand under that key of an upstream, for all its routes; a route's own then replaces it field by
-    field. `on_routes` is False if it stands nowhere else.
+    field. `on_routes` is False if it stands nowhere else. `further_upstreams` are the fields of the
+    model that name upstreams beside the route's own.
     """
 
     config: type[BaseModel]
@@ -60,6 +61,7 @@ class PolicySpec:
     builtin: bool = True
     upstream_key: str = ""
     on_routes: bool = True
+    further_upstreams: tuple[str, ...] = ()
 
 
 Catalog = Callable[[Sequence[str], Path], Mapping[str, PolicySpec]]

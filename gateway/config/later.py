@@ -21,7 +21,6 @@ ROUTE: Final = frozenset({"flag"})
 POLICIES: Final = frozenset(
     {
         "audit",
-        "canary",
         "delivery",
         "deprecation",
         "minimise",

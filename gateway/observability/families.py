@@ -61,6 +61,14 @@ UPSTREAM_TOKENS: Final = _family(
     ("endpoint", "outcome"),
 )
 
+CANARY: Final = _family(
+    "gateway_canary_requests_total",
+    Kind.COUNTER,
+    "Exchanges of routes with a canary, by side (stable or canary) and how they ended: the class "
+    "of the status, or error if the side had no answer.",
+    ("route", "side", "result"),
+)
+
 # What Prometheus takes for a name.
 _NAME: Final = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
 

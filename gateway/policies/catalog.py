@@ -29,6 +29,7 @@ from gateway.policies.base import Around, BuildContext, Guard, Policy
 from gateway.policies.body import BodyPolicy
 from gateway.policies.bulkhead import BulkheadPolicy
 from gateway.policies.cache.policy import CachePolicy
+from gateway.policies.canary.policy import CanaryPolicy
 from gateway.policies.circuit_breaker import CircuitBreakerPolicy
 from gateway.policies.correlation import CorrelationPolicy
 from gateway.policies.cors import CorsPolicy
@@ -57,6 +58,7 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     CachePolicy,
     HeadersPolicy,
     FaultPolicy,
+    CanaryPolicy,
     DeadlinePolicy,
     UpstreamAuthPolicy,
     RetryPolicy,
@@ -100,6 +102,7 @@ class PolicyCatalog:
                 builtin=name in builtin,
                 upstream_key=policy.upstream_key,
                 on_routes=policy.on_routes,
+                further_upstreams=policy.further_upstreams,
             )
             for name, policy in self.policies.items()
         }
@@ -110,7 +113,16 @@ class PolicyCatalog:
         Raises ConfigError, whose `path` begins with the policy's name.
         """
         fields = identity_fields(context)
-        built: list[Policy] = [] if fields is None else [fields]
+        built = self.build_named(configs, context)
+        return built if fields is None else (fields, *built)
+
+    def behind(self, policy: str) -> frozenset[str]:
+        """The names of the policies that stand further in than this one."""
+        return frozenset(self.order[self.order.index(policy) + 1 :])
+
+    def build_named(self, configs: Mapping[str, Any], context: BuildContext) -> tuple[Policy, ...]:
+        """The policies of `configs` and no others, in their order; raises as `build` does."""
+        built: list[Policy] = []
         for name in self.order:
             config = configs.get(name)
             if config is None:
