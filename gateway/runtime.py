@@ -11,30 +11,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from pydantic import BaseModel
-
+from gateway.chains import Chains
 from gateway.clock import Clock, SystemClock
 from gateway.config.issues import ConfigErrors, in_route, located
-from gateway.config.model import RouteConfig
-from gateway.config.suggest import did_you_mean
 from gateway.contracts.library import Library
 from gateway.errors import ConfigError
 from gateway.forwarded import TrustedProxies
-from gateway.loading import Loaded, library_key, load_configuration, make_library
-from gateway.message import Handler
+from gateway.loading import Loaded, load_configuration, open_library
 from gateway.observability.access_log import AccessLog
-from gateway.observability.metrics import UNMATCHED, Metrics
+from gateway.observability.metrics import Metrics
 from gateway.pauses import let_go
-from gateway.policies.base import BuildContext, Policy, has_lifecycle
-from gateway.policies.compile import compile_chain
-from gateway.policies.terminal import Forward, refuse_unmatched, respond
+from gateway.policies.base import BuildContext, ForwardTo, Policy, has_lifecycle
 from gateway.routing.table import Entry, RouteErrors, RouteTable
 from gateway.snapshot import CompiledRoute, Snapshot
-from gateway.store.base import Store, StoreStatus
+from gateway.store.base import Store
 from gateway.store.opening import Engines, LocalEngines, open_store
 from gateway.upstream.client import Upstream
 
@@ -44,8 +37,6 @@ logger = logging.getLogger("gateway")
 
 # Routes that are built between two turns of the event loop: about two milliseconds of work.
 _SLICE: Final = 20
-# The policies that a request without a route goes through, so that it too is logged and counted.
-_UNMATCHED_POLICIES: Final = ("correlation", "observe")
 
 
 class Runtime:
@@ -92,14 +83,6 @@ class Runtime:
     def generation(self) -> int:
         """The number of the snapshot that serves now; 0 before `start`."""
         return self._current.generation if self._current is not None else 0
-
-    def store_status(self) -> StoreStatus | None:
-        """How the store of what serves now is; None if nothing needs one."""
-        for key in self._current.keys if self._current is not None else ():
-            if key[0] == "store":
-                store: Store = self._shared[key]
-                return store.status()
-        return None
 
     async def start(self, loaded: Loaded) -> None:
         """Build and start the first snapshot. Raises ConfigErrors."""
@@ -195,11 +178,6 @@ class Runtime:
         while self._live:
             await self.abandon(self._live[-1])
 
-    @property
-    def shared_keys(self) -> Collection[tuple[object, ...]]:
-        """The keys of all long-lived objects."""
-        return self._shared.keys()
-
     def shared(
         self, keys: set[tuple[object, ...]], key: tuple[object, ...], factory: Callable[[], Any]
     ) -> Any:
@@ -236,7 +214,6 @@ class _Builder:
         self._configuration = loaded.configuration
         self._gateway = loaded.configuration.gateway
         self._generation = generation
-        self._policies: list[Policy] = []
         self._upstreams: dict[str, Upstream] = {}
         self._access_log: AccessLog | None = None
         self._library: Library | None = None
@@ -244,14 +221,18 @@ class _Builder:
 
     async def build(self) -> Snapshot:
         gateway = self._gateway
-        self._library = await self._open_library()
+        known = self._runtime._shared
+        self._library = await open_library(self._loaded, known, self._shared)
+        self._errors += self._library.errors
         self._access_log = self._open_access_log()
         self._upstreams = {name: self._upstream(name) for name in gateway.upstreams}
+        runtime = self._runtime
+        chains = Chains(self._loaded.catalog, self._upstreams, runtime.metrics, self._context)
         routes = []
         for position, config in enumerate(gateway.routes):
             if config.enabled:
                 try:
-                    routes.append(self._route(config))
+                    routes.append(chains.route(config))
                 except ConfigErrors as error:
                     self._errors.append(error)
                 except ConfigError as error:
@@ -268,23 +249,13 @@ class _Builder:
             loaded=self._loaded,
             table=table,
             routes=routes,
-            unmatched=self._unmatched(),
+            unmatched=chains.unmatched(gateway),
             trusted_proxies=TrustedProxies(cidrs) if cidrs else None,
             upstreams=self._upstreams,
-            policies=[each for each in self._policies if has_lifecycle(each)],
+            policies=[each for each in chains.policies if has_lifecycle(each)],
             keys=self.keys,
             access_log=self._access_log,
         )
-
-    async def _open_library(self) -> Library:
-        """The compiled models and contracts; the same as before if nothing of them changed."""
-        key = ("library", library_key(self._configuration))
-        made = self._loaded.library
-        if made is None and key not in self._runtime.shared_keys:
-            made = await asyncio.to_thread(make_library, self._configuration)
-            self._errors += made.errors
-        library: Library = self._shared(key, lambda: made)
-        return library
 
     def _open_access_log(self) -> AccessLog | None:
         config, redact = self._gateway.telemetry.access_log, self._gateway.telemetry.redact
@@ -338,9 +309,7 @@ class _Builder:
     def _shared(self, key: tuple[object, ...], factory: Callable[[], Any]) -> Any:
         return self._runtime.shared(self.keys, key, factory)
 
-    def _context(
-        self, route: str, upstream: str = "", config: RouteConfig | None = None
-    ) -> BuildContext:
+    def _context(self, route: str, upstream: str, forward_to: ForwardTo) -> BuildContext:
         return BuildContext(
             route=route,
             config=self._gateway,
@@ -355,83 +324,8 @@ class _Builder:
             shared=self._shared,
             upstream=upstream,
             store=self._store,
-            forward_to=partial(self._forward_to, config),
+            forward_to=forward_to,
         )
-
-    def _route(self, config: RouteConfig) -> CompiledRoute:
-        configs = self._configs(config, config.policies)
-        context = self._context(config.name, config.upstream or "", config)
-        policies = self._build_policies(configs, context)
-        forward = None
-        if config.respond is not None:
-            terminal = respond(config.respond)
-        else:
-            forward = Forward(self._upstreams[config.upstream or ""], config)
-            terminal = forward.handle
-        handler = self._compile(policies, terminal, configs)
-        return CompiledRoute(
-            config.name, config, policies, configs, handler, forward, "cors" in configs
-        )
-
-    def _forward_to(
-        self,
-        config: RouteConfig | None,
-        policy: str,
-        field: str,
-        upstream: str,
-        without: Collection[str] = (),
-    ) -> Handler:
-        """What stands further in than `policy`, as if the route had this upstream."""
-        if config is None:
-            raise ConfigError("only a route has upstreams", field)
-        if upstream not in self._upstreams:
-            hint = did_you_mean(upstream, self._upstreams)
-            raise ConfigError(f'there is no upstream "{upstream}"{hint and f": {hint}"}', field)
-        catalog = self._loaded.catalog
-        inner = catalog.behind(policy)
-        given = self._configs(config, config.elsewhere.get(upstream, config.policies))
-        configs = {
-            name: each for name, each in given.items() if name in inner and name not in without
-        }
-        policies = catalog.build_named(configs, self._context(config.name, upstream, config))
-        self._policies.extend(policies)
-        return self._compile(policies, Forward(self._upstreams[upstream], config).handle, configs)
-
-    def _configs(self, route: RouteConfig, policies: Mapping[str, BaseModel]) -> dict[str, Any]:
-        """These policies of the route by name, and its plugins."""
-        configs: dict[str, Any] = dict(policies)
-        for plugin in route.plugins:
-            configs[plugin.use] = plugin.config
-        return configs
-
-    def _build_policies(
-        self, configs: Mapping[str, Any], context: BuildContext
-    ) -> tuple[Policy, ...]:
-        built = self._loaded.catalog.build(configs, context)
-        self._policies.extend(built)
-        return built
-
-    def _compile(
-        self, policies: tuple[Policy, ...], terminal: Handler, configs: Mapping[str, Any]
-    ) -> Handler:
-        # Not getattr: for a field that is not there, pydantic's takes microseconds.
-        modes = ((name, vars(config).get("mode")) for name, config in configs.items())
-        reporting = frozenset(name for name, mode in modes if mode == "report")
-        return compile_chain(policies, terminal, reporting, self._report)
-
-    def _report(self, route: str, policy: str, code: str) -> None:
-        self._runtime.metrics.route(route).report(policy, code)
-
-    def _unmatched(self) -> Handler:
-        context = self._context(UNMATCHED)
-        catalog = self._loaded.catalog
-        configs: dict[str, Any] = {}
-        for name in _UNMATCHED_POLICIES:
-            policy = catalog.policies[name]
-            standard = policy.Config.model_validate(policy.default)
-            configs[name] = self._gateway.defaults.get(name, standard)
-        policies = self._build_policies(configs, context)
-        return self._compile(policies, refuse_unmatched, configs)
 
     def _table(self, routes: list[CompiledRoute]) -> RouteTable[CompiledRoute]:
         entries = [Entry(route.name, route.config.match, route) for route in routes]
