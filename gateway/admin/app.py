@@ -49,6 +49,7 @@ def create_app(
         Route("/api/v1/routes/{name}", endpoints.route),
         Route("/api/v1/upstreams", endpoints.upstreams),
         Route("/api/v1/store", endpoints.store),
+        Route("/api/v1/mirrors", endpoints.mirrors),
         Route(
             "/api/v1/upstreams/{name}/circuit_breaker", endpoints.order_breaker, methods=["POST"]
         ),

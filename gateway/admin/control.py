@@ -183,6 +183,10 @@ class Control(Protocol):
         """`Upstream.status()` of every upstream; every mapping has a `name`."""
         ...
 
+    async def mirrors(self) -> Sequence[dict[str, Any]]:
+        """The mirrors' last differences, by route, as each process saw them."""
+        ...
+
     async def store(self) -> Sequence[dict[str, Any]]:
         """How the store is, as each process sees it; empty if nothing needs one."""
         ...

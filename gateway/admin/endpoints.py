@@ -77,6 +77,10 @@ class Endpoints:
         """Every upstream with its targets and connections."""
         return _json({"upstreams": list(await self._control.upstreams())})
 
+    async def mirrors(self, _: Request) -> Response:
+        """The last differences between a mirror's answers and the clients', by route."""
+        return _json({"mirrors": list(await self._control.mirrors())})
+
     async def store(self, _: Request) -> Response:
         """The store: its state, since when, the last error, and what it keeps."""
         return _json({"store": list(await self._control.store())})

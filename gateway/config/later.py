@@ -24,7 +24,6 @@ POLICIES: Final = frozenset(
         "delivery",
         "deprecation",
         "minimise",
-        "mirror",
         "transform",
     }
 )

@@ -69,6 +69,22 @@ CANARY: Final = _family(
     ("route", "side", "result"),
 )
 
+MIRROR: Final = _family(
+    "gateway_mirror_requests_total",
+    Kind.COUNTER,
+    "Requests that were to be copied to a mirror, by what became of it: answered, failed, timeout, "
+    "cancelled, dropped (too many under way), paused (none is answered), too_large, same_upstream "
+    "(the canary had it).",
+    ("route", "result"),
+)
+MIRROR_COMPARISONS: Final = _family(
+    "gateway_mirror_comparisons_total",
+    Kind.COUNTER,
+    "Comparisons of a mirror's answer with the client's: equal, the first aspect that differs "
+    "(status, headers, schema, fields), or unreadable.",
+    ("route", "result"),
+)
+
 # What Prometheus takes for a name.
 _NAME: Final = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
 

@@ -38,6 +38,7 @@ from gateway.policies.fault.policy import FaultPolicy
 from gateway.policies.headers import HeadersPolicy
 from gateway.policies.hedge import HedgePolicy
 from gateway.policies.idempotency.policy import IdempotencyPolicy
+from gateway.policies.mirror.policy import MirrorPolicy
 from gateway.policies.observe import ObservePolicy
 from gateway.policies.order import arrange
 from gateway.policies.rate_limit.policy import RateLimitPolicy
@@ -58,6 +59,7 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     CachePolicy,
     HeadersPolicy,
     FaultPolicy,
+    MirrorPolicy,
     CanaryPolicy,
     DeadlinePolicy,
     UpstreamAuthPolicy,

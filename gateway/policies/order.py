@@ -28,6 +28,7 @@ ADMISSION: Final = (
 DELIVERY: Final = (
     "headers",  # what the upstream and then the client should see
     "fault",  # trouble made on purpose stands before anything that protects from trouble
+    "mirror",  # copies what was sent, whichever side it goes to
     "canary",  # which upstream; everything further in is made once for each of them
     "timeout",  # absolute, set once for whatever happens further in
     "upstream_auth",  # waiting for a token counts; every attempt further in has it

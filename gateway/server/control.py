@@ -49,6 +49,9 @@ class ProcessControl:
     async def upstreams(self) -> Sequence[dict[str, Any]]:
         return await self._plane.upstreams()
 
+    async def mirrors(self) -> Sequence[dict[str, Any]]:
+        return await self._plane.mirrors()
+
     async def store(self) -> Sequence[dict[str, Any]]:
         return await self._plane.store()
 

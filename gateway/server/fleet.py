@@ -345,6 +345,9 @@ class Fleet:
         """The upstreams as each worker sees them; `worker` tells whose view a mapping is."""
         return await self._asking.views("upstreams")
 
+    async def mirrors(self) -> Sequence[dict[str, Any]]:
+        return await self._asking.views("mirrors")
+
     async def store(self) -> Sequence[dict[str, Any]]:
         return await self._asking.views("store")
 

@@ -34,6 +34,7 @@ from gateway.policies.cache.state import KEY as CACHE
 from gateway.policies.cache.state import CacheState
 from gateway.policies.circuit_breaker.board import KEY as BOARD
 from gateway.policies.circuit_breaker.machine import State
+from gateway.policies.mirror.samples import KEY as MIRROR
 from gateway.runtime import Loaded, Runtime, Snapshot
 from gateway.server.factory import HttpFactory
 from gateway.server.serving import Listener, url_of
@@ -176,6 +177,9 @@ class LocalPlane:
         state = None if order.state == "auto" else State(order.state)
         boards = [board for _, board in self.runtime.known(BOARD[0])]
         return any(board.order(order.upstream, order.route, state) for board in boards)
+
+    async def mirrors(self) -> Sequence[dict[str, Any]]:
+        return [each.status() for _, each in self.runtime.known(MIRROR)]
 
     async def store(self) -> Sequence[dict[str, Any]]:
         status = self._store_status()

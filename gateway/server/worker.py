@@ -65,6 +65,7 @@ class Worker:
             "reopen_logs": self._reopen_logs,
             "routes": self._routes,
             "upstreams": self._upstreams,
+            "mirrors": self._mirrors,
             "store": self._store,
             "order_breaker": self._order_breaker,
             "explain": self._explain,
@@ -172,6 +173,9 @@ class Worker:
 
     async def _upstreams(self, _: msgspec.Raw) -> Any:
         return await self._serving().upstreams()
+
+    async def _mirrors(self, _: msgspec.Raw) -> Any:
+        return await self._serving().mirrors()
 
     async def _store(self, _: msgspec.Raw) -> Any:
         return await self._serving().store()

@@ -58,6 +58,9 @@ class FakeControl:
     async def health(self) -> Health:
         return self.state
 
+    async def mirrors(self) -> Sequence[dict[str, Any]]:
+        return [{"route": "one", "upstream": "two", "samples": []}]
+
     async def store(self) -> Sequence[dict[str, Any]]:
         return [{"state": "down", "last_error": "refused"}]
 
@@ -190,6 +193,7 @@ async def test_routes_and_one_route() -> None:
 async def test_the_store() -> None:
     """The state of the store, as each process sees it."""
     async with admin(FakeControl()) as client:
+        assert (await client.get("/api/v1/mirrors")).json()["mirrors"][0]["route"] == "one"
         assert (await client.get("/api/v1/store")).json()["store"][0]["state"] == "down"
 
 
