@@ -15,7 +15,7 @@ from gateway.message import Handler
 from gateway.observability.metrics import UNMATCHED, Metrics
 from gateway.policies.base import BuildContext, ForwardTo, Policy
 from gateway.policies.catalog import PolicyCatalog
-from gateway.policies.compile import compile_chain
+from gateway.policies.compile import NO_SWITCHES, IsOn, compile_chain
 from gateway.policies.terminal import Forward, refuse_unmatched, respond
 from gateway.snapshot import CompiledRoute
 from gateway.upstream.client import Upstream
@@ -51,14 +51,15 @@ class Chains:
     def route(self, config: RouteConfig) -> CompiledRoute:
         """The route ready to serve. Raises ConfigError, whose path begins within the route."""
         configs = _configs(config, config.policies)
-        policies = self._built(self._catalog.build, configs, self._context(config, config.upstream))
+        context = self._context(config, config.upstream)
+        policies = self._built(self._catalog.build, configs, context)
         forward = None
         if config.respond is not None:
             terminal = respond(config.respond)
         else:
             forward = Forward(self._upstreams[config.upstream or ""], config)
             terminal = forward.handle
-        handler = self._compile(policies, terminal, configs)
+        handler = self._compile(policies, terminal, configs, context)
         return CompiledRoute(
             config.name, config, policies, configs, handler, forward, "cors" in configs
         )
@@ -72,7 +73,7 @@ class Chains:
             configs[name] = gateway.defaults.get(name, standard)
         context = self._make_context(UNMATCHED, "", _nowhere)
         policies = self._built(self._catalog.build, configs, context)
-        return self._compile(policies, refuse_unmatched, configs)
+        return self._compile(policies, refuse_unmatched, configs, context)
 
     def _context(self, route: RouteConfig, upstream: str | None) -> BuildContext:
         return self._make_context(route.name, upstream or "", partial(self._forward_to, route))
@@ -96,7 +97,8 @@ class Chains:
         }
         context = self._context(route, upstream)
         policies = self._built(self._catalog.build_named, configs, context)
-        return self._compile(policies, Forward(self._upstreams[upstream], route).handle, configs)
+        terminal = Forward(self._upstreams[upstream], route).handle
+        return self._compile(policies, terminal, configs, context)
 
     def _built(
         self,
@@ -109,12 +111,32 @@ class Chains:
         return built
 
     def _compile(
-        self, policies: tuple[Policy, ...], terminal: Handler, configs: Mapping[str, Any]
+        self,
+        policies: tuple[Policy, ...],
+        terminal: Handler,
+        configs: Mapping[str, Any],
+        context: BuildContext,
     ) -> Handler:
         # Not getattr: for a field that is not there, pydantic's takes microseconds.
         modes = ((name, vars(config).get("mode")) for name, config in configs.items())
         reporting = frozenset(name for name, mode in modes if mode == "report")
-        return compile_chain(policies, terminal, reporting, self._report)
+        flags = {
+            name: flag for name, config in configs.items() if (flag := vars(config).get("flag"))
+        }
+        switches = self._switches(flags, context) if flags else NO_SWITCHES
+        return compile_chain(policies, terminal, reporting, self._report, switches)
+
+    def _switches(self, flags: Mapping[str, str], context: BuildContext) -> dict[str, IsOn]:
+        """What switches policies, by their names. Raises ConfigError."""
+        switches: dict[str, IsOn] = {}
+        for name, flag in flags.items():
+            if not self._catalog.policies[name].switchable:
+                raise ConfigError("what keeps callers out is not switched by flags", f"{name}.flag")
+            try:
+                switches[name] = context.flag(flag).is_on
+            except ConfigError as error:
+                raise ConfigError(error.message, f"{name}.flag") from error
+        return switches
 
     def _report(self, route: str, policy: str, code: str) -> None:
         self._metrics.route(route).report(policy, code)

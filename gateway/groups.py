@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import blake2b
-from typing import Final
+from typing import Final, Protocol
 
 from gateway.message import Exchange, Headers
 
@@ -83,16 +83,22 @@ class Group:
         return all(index.get(name) == value for name, value in self._headers)
 
 
-def members(
-    consumers: Iterable[str], tags: Collection[str], tagged: Mapping[str, Iterable[str]]
-) -> frozenset[str] | None:
-    """The names in `consumers` and those with one of `tags`; None if neither is given.
+class Tagged(Protocol):
+    """What is known of a consumer."""
 
-    `tagged` has each known consumer's tags.
-    """
+    @property
+    def tags(self) -> list[str]:
+        """Words to tell groups of callers apart."""
+        ...
+
+
+def members(
+    consumers: Iterable[str], tags: Collection[str], known: Mapping[str, Tagged]
+) -> frozenset[str] | None:
+    """The names in `consumers` and those in `known` with one of `tags`; None if none is given."""
     names = frozenset(consumers)
     if not names and not tags:
         return None
     if not tags:
         return names
-    return names | {name for name, has in tagged.items() if not set(tags).isdisjoint(has)}
+    return names | {name for name, each in known.items() if not set(tags).isdisjoint(each.tags)}

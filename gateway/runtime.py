@@ -19,6 +19,7 @@ from gateway.clock import Clock, SystemClock
 from gateway.config.issues import ConfigErrors, in_route, located
 from gateway.contracts.library import Library
 from gateway.errors import ConfigError
+from gateway.flags.board import open_board
 from gateway.forwarded import TrustedProxies
 from gateway.loading import Loaded, load_configuration, open_library
 from gateway.observability.access_log import AccessLog
@@ -227,6 +228,8 @@ class _Builder:
         self._access_log = self._open_access_log()
         self._upstreams = {name: self._upstream(name) for name in gateway.upstreams}
         runtime = self._runtime
+        if gateway.flags:
+            open_board(gateway, self._shared, self._store, runtime.metrics)
         chains = Chains(self._loaded.catalog, self._upstreams, runtime.metrics, self._context)
         routes = []
         for position, config in enumerate(gateway.routes):

@@ -53,6 +53,8 @@ def create_app(
         Route(
             "/api/v1/upstreams/{name}/circuit_breaker", endpoints.order_breaker, methods=["POST"]
         ),
+        Route("/api/v1/flags", endpoints.flags),
+        Route("/api/v1/flags/{name}", endpoints.flag, methods=["GET", "PUT", "DELETE"]),
         Route("/api/v1/config", endpoints.config),
         Route("/api/v1/explain", endpoints.explain),
         Route("/api/v1/reload", endpoints.reload, methods=["POST"]),

@@ -33,6 +33,13 @@ class Model(BaseModel):
 class PolicyConfig(Model):
     """Base of the configuration of a policy."""
 
+    flag: str | None = Field(
+        default=None,
+        exclude=True,
+        description="The flag, by its name under flags, that must be on for this policy to do "
+        "anything.",
+    )
+
 
 class RefusingPolicyConfig(PolicyConfig):
     """Base of the configuration of a policy that can refuse a request."""

@@ -11,13 +11,15 @@ from collections.abc import Collection
 from typing import Final
 
 from gateway.observability.resilience import RESILIENCE_FAMILIES
-from gateway.observability.snapshot import Declaration, Kind, Sample
+from gateway.observability.snapshot import Declaration, Kind, Merge, Sample
 
 POLICY_FAMILIES: Final[list[Declaration]] = [*RESILIENCE_FAMILIES]
 
 
-def _family(name: str, kind: Kind, text: str, labels: tuple[str, ...]) -> Declaration:
-    declaration = Declaration(name, kind, text, labels)
+def _family(
+    name: str, kind: Kind, text: str, labels: tuple[str, ...], merge: Merge = Merge.SUM
+) -> Declaration:
+    declaration = Declaration(name, kind, text, labels, merge=merge)
     POLICY_FAMILIES.append(declaration)
     return declaration
 
@@ -83,6 +85,15 @@ MIRROR_COMPARISONS: Final = _family(
     "Comparisons of a mirror's answer with the client's: equal, the first aspect that differs "
     "(status, headers, schema, fields), or unreadable.",
     ("route", "result"),
+)
+
+FLAG_SHARE: Final = _family(
+    "gateway_flag_share",
+    Kind.GAUGE,
+    "The share of callers for which a flag is on, from 0 to 1, its group aside; the highest of all "
+    "workers.",
+    ("flag",),
+    Merge.MAX,
 )
 
 # What Prometheus takes for a name.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.config.model import GatewayConfig, ServerConfig, TelemetryConfig
     from gateway.contracts.library import Library
     from gateway.control.client import ControlClient
+    from gateway.flags.rules import Switch
     from gateway.observability.access_log import AccessLog
     from gateway.observability.metrics import Metrics
     from gateway.store.base import Store
@@ -96,6 +97,14 @@ class BuildContext:
         own = common is not None and common != config
         return self.upstream, self.route if own else ""
 
+    def flag(self, name: str) -> Switch:
+        """The switch of a flag. Raises ConfigError if the configuration has no such flag."""
+        from gateway.flags.board import open_board  # noqa: PLC0415 - few configurations have flags
+
+        return open_board(self.config, self.shared, self.store, self.metrics).switch(
+            name, self.config
+        )
+
     def http(self) -> ControlClient:
         """The client for calls to the control plane, the same one for everybody."""
         # Here, because it takes memory that a gateway which makes no such calls should not pay for.
@@ -114,6 +123,8 @@ class Policy:
     with an `upstream_key` is also configured under that key of `upstreams.<name>`, for all routes
     to it; `on_routes = False` keeps it off routes. `further_upstreams` are the fields of its
     configuration that name upstreams beside the route's own (`BuildContext.forward_to`).
+    `config_of` names the policy whose configuration this one has too, for what must stand in two
+    places. `switchable = False` keeps flags from switching it off.
     """
 
     name: ClassVar[str]
@@ -125,6 +136,8 @@ class Policy:
     upstream_key: ClassVar[str] = ""
     on_routes: ClassVar[bool] = True
     further_upstreams: ClassVar[tuple[str, ...]] = ()
+    config_of: ClassVar[str] = ""
+    switchable: ClassVar[bool] = True
 
     @classmethod
     def build(cls, config: Any, context: BuildContext) -> Self:

@@ -35,6 +35,7 @@ from gateway.policies.correlation import CorrelationPolicy
 from gateway.policies.cors import CorsPolicy
 from gateway.policies.deadline import DeadlinePolicy
 from gateway.policies.fault.policy import FaultPolicy
+from gateway.policies.flag import FlagGroupPolicy, FlagPolicy
 from gateway.policies.headers import HeadersPolicy
 from gateway.policies.hedge import HedgePolicy
 from gateway.policies.idempotency.policy import IdempotencyPolicy
@@ -49,10 +50,12 @@ from gateway.policies.validate.policy import ValidatePolicy
 BUILTIN: Final[tuple[type[Policy], ...]] = (
     CorrelationPolicy,
     ObservePolicy,
+    FlagPolicy,
     AccessPolicy,
     CorsPolicy,
     BodyPolicy,
     AuthPolicy,
+    FlagGroupPolicy,
     RateLimitPolicy,
     ValidatePolicy,
     IdempotencyPolicy,
@@ -107,6 +110,7 @@ class PolicyCatalog:
                 further_upstreams=policy.further_upstreams,
             )
             for name, policy in self.policies.items()
+            if not policy.config_of
         }
 
     def build(self, configs: Mapping[str, Any], context: BuildContext) -> tuple[Policy, ...]:
@@ -126,7 +130,7 @@ class PolicyCatalog:
         """The policies of `configs` and no others, in their order; raises as `build` does."""
         built: list[Policy] = []
         for name in self.order:
-            config = configs.get(name)
+            config = configs.get(self.policies[name].config_of or name)
             if config is None:
                 continue
             try:

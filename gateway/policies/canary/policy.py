@@ -51,8 +51,7 @@ class CallerRule(Model):
     def group(self, context: BuildContext) -> Group:
         """The callers that it means."""
         known = context.config.consumers
-        tagged = {name: each.tags for name, each in known.items()} if self.tags else {}
-        return Group(self.header, members(self.consumers, self.tags, tagged))
+        return Group(self.header, members(self.consumers, self.tags, known))
 
 
 class CanaryConfig(PolicyConfig):
