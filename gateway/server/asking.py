@@ -68,7 +68,8 @@ class Asking:
     ) -> FlagOutcome:
         """Have every member follow; the first to be asked tells the store.
 
-        `given` are the orders for members that start later. Raises ControlUnavailable if one may not have followed.
+        `given` are the orders for members that start later. Raises ControlUnavailable if one may
+        not have followed.
         """
         outcome: FlagOutcome | None = None
         for member in self._serving():
