@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from gateway.chains import Chains
 from gateway.clock import Clock, SystemClock
-from gateway.config.issues import ConfigErrors, in_route, located
+from gateway.config.issues import in_route, located
 from gateway.contracts.library import Library
 from gateway.errors import ConfigError
 from gateway.flags.board import open_board
@@ -236,8 +236,6 @@ class _Builder:
             if config.enabled:
                 try:
                     routes.append(chains.route(config))
-                except ConfigErrors as error:
-                    self._errors.append(error)
                 except ConfigError as error:
                     self._errors.append(in_route(error, position, config))
             # Ten thousand routes take a second: requests are served in between.
@@ -291,22 +289,18 @@ class _Builder:
     def _store(self) -> Store:
         """The store, made when the first policy asks for it."""
         config, runtime = self._gateway.store, self._runtime
-
-        def make() -> Store:
-            try:
-                return open_store(
-                    config,
-                    self._configuration.base_dir,
-                    clock=runtime.clock,
-                    rng=runtime.random,
-                    series=runtime.metrics.store,
-                    engines=runtime.engines,
-                )
-            except ConfigError as error:
-                # Its place is the store's section, and not the route that asked first.
-                raise located([error], self._configuration) from error
-
-        store: Store = self._shared(("store", config), make)
+        store: Store = self._shared(
+            ("store", config),
+            lambda: open_store(
+                config,
+                self._configuration.base_dir,
+                clock=runtime.clock,
+                rng=runtime.random,
+                series=runtime.metrics.store,
+                engines=runtime.engines,
+                errors=self._errors,
+            ),
+        )
         return store
 
     def _shared(self, key: tuple[object, ...], factory: Callable[[], Any]) -> Any:
