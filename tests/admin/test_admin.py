@@ -21,6 +21,8 @@ from gateway.admin.control import (
     ConfigInfo,
     ControlUnavailable,
     Explanation,
+    FlagOrder,
+    FlagOutcome,
     Health,
     IssueInfo,
     PolicyInfo,
@@ -56,9 +58,24 @@ class FakeControl:
         self.unavailable = False
         self.purged: list[Purge] = []
         self.shared = "told"
+        self.flag: Any = "off"
 
     async def health(self) -> Health:
         return self.state
+
+    async def mirrors(self) -> Sequence[dict[str, Any]]:
+        return [{"route": "one", "upstream": "two", "samples": []}]
+
+    async def flags(self) -> Sequence[dict[str, Any]]:
+        return [{"name": "new", "value": self.flag}]
+
+    async def order_flag(self, order: FlagOrder) -> FlagOutcome:
+        if order.name != "new":
+            return FlagOutcome("unknown")
+        if order.value in ("what", "away"):
+            return FlagOutcome("invalid" if order.value == "what" else "unavailable", "no such")
+        before, self.flag = self.flag, "off" if order.reset else order.value
+        return FlagOutcome("done", "", before, self.flag)
 
     async def store(self) -> Sequence[dict[str, Any]]:
         return [{"state": "down", "last_error": "refused"}]
@@ -195,6 +212,7 @@ async def test_routes_and_one_route() -> None:
 async def test_the_store() -> None:
     """The state of the store, as each process sees it."""
     async with admin(FakeControl()) as client:
+        assert (await client.get("/api/v1/mirrors")).json()["mirrors"][0]["route"] == "one"
         assert (await client.get("/api/v1/store")).json()["store"][0]["state"] == "down"
 
 
@@ -351,6 +369,26 @@ async def test_a_page_of_another_origin_cannot_reload() -> None:
         own = {"origin": str(client.base_url).rstrip("/"), "sec-fetch-site": "same-origin"}
         assert (await client.post("/api/v1/reload", headers=own)).status_code == 200
     assert control.reloads == 1
+
+
+async def test_orders_to_flags() -> None:
+    """Read, changed, reset; what is unknown, wrong, or can't be kept changes nothing."""
+    control = FakeControl()
+    async with admin(control) as client:
+        path = "/api/v1/flags/new"
+        put = await client.put(path, json={"value": {"percent": "10%"}})
+        wrong = await client.put(path, json={"value": "what"})
+        strange = await client.put(path, json={"valu": "on"})
+        away = await client.put(path, json={"value": "away"})
+        kept = await client.get(path)
+        reset = await client.delete(path)
+        unknown = await client.put("/api/v1/flags/old", json={"value": "on"})
+        posted = await client.post(path)
+
+    assert put.json() == kept.json() == {"name": "new", "value": {"percent": "10%"}}
+    assert reset.json()["value"] == "off"
+    codes = [each.status_code for each in (wrong, strange, away, unknown, posted)]
+    assert codes == [400, 400, 503, 404, 405]
 
 
 async def test_orders_to_circuit_breakers() -> None:
