@@ -36,8 +36,11 @@ LABEL org.opencontainers.image.title="Lockgate" \
 COPY --from=build /opt/lockgate /opt/lockgate
 COPY plugins /etc/lockgate/plugins
 COPY deploy/gateway.yaml /etc/lockgate/gateway.yaml
+# What the embedded store keeps. A volume that is mounted here takes over the owner.
+RUN install -d -o 65532 -g 65532 -m 0700 /var/lib/lockgate
 
-# The root file system may be read-only: nothing is written but what the configuration asks for.
+# The root file system may be read-only: nothing is written but the access log, if it goes to a file,
+# the embedded store's data, and its socket in /tmp.
 ENV PATH=/opt/lockgate/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -47,6 +50,7 @@ ENV PATH=/opt/lockgate/bin:$PATH \
 USER 65532:65532
 WORKDIR /etc/lockgate
 EXPOSE 8080 9901
+VOLUME /var/lib/lockgate
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 CMD ["lockgate", "healthcheck"]
 ENTRYPOINT ["lockgate"]

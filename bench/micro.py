@@ -6,6 +6,7 @@ For finding out what a change did, not for comparing: nothing here is judged.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import tempfile
@@ -22,6 +23,8 @@ from bench.session import Session
 from gateway.clock import SystemClock
 from gateway.config.model import AccessLogConfig, MatchConfig, RedactConfig, StoreConfig
 from gateway.config.model_token import JwtIdentity
+from gateway.contracts.schema import Schema
+from gateway.contracts.strict_json import decode
 from gateway.http1.head import parse_request_head, parse_response_head
 from gateway.message import Exchange, Headers, Principal, Request
 from gateway.observability.access_log import AccessLog
@@ -50,6 +53,42 @@ RESPONSE = (
     b"Content-Type: application/json\r\nContent-Length: 1024\r\nConnection: keep-alive\r\n\r\n"
 )
 
+_LINE = {
+    "type": "object",
+    "required": ["sku", "quantity", "price"],
+    "properties": {
+        "sku": {"type": "string", "pattern": "^[A-Z]-[0-9]+$"},
+        "quantity": {"type": "integer", "minimum": 1},
+        "price": {"type": "number", "minimum": 0},
+        "note": {"type": "string", "maxLength": 200},
+    },
+    "additionalProperties": False,
+}
+ORDER_SCHEMA = {
+    "type": "object",
+    "required": ["id", "created", "customer", "status", "lines"],
+    "properties": {
+        "id": {"type": "string", "format": "uuid"},
+        "created": {"type": "string", "format": "date-time"},
+        "customer": {"type": "object", "properties": {"email": {"format": "email"}}},
+        "status": {"enum": ["open", "shipped", "cancelled"]},
+        "lines": {"type": "array", "items": _LINE, "minItems": 1, "maxItems": 1000},
+    },
+}
+# As clients in Python write it: with spaces, which is not the fastest to read.
+ORDER = json.dumps(
+    {
+        "id": "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+        "created": "2026-11-22T12:00:00Z",
+        "customer": {"email": "ann@example.com", "name": "Ann Bee"},
+        "status": "open",
+        "lines": [
+            {"sku": f"A-{n}", "quantity": n + 1, "price": 9.99 + n, "note": "mind the step"}
+            for n in range(11)
+        ],
+    }
+).encode()
+
 
 def measure(_: Session) -> list[Row]:
     """One row for each piece."""
@@ -71,6 +110,7 @@ def measure(_: Session) -> list[Row]:
 def pieces() -> dict[str, Callable[[], object]]:
     """What is timed, by name."""
     table, headers = _table(), Headers([(b"host", b"api.internal")])
+    schema = Schema(ORDER_SCHEMA)
     auth, authorized = _remembering()
     series = Metrics(SystemClock()).route("orders.read")
     return {
@@ -80,6 +120,7 @@ def pieces() -> dict[str, Callable[[], object]]:
         f"match a route of {ROUTES:,}": lambda: table.match(
             "api.internal", "/v1/service7777/items/42", "GET", headers
         ),
+        f"validate a {len(ORDER)} byte body": lambda: schema.check(decode(ORDER), "body"),
         "a remembered token": lambda: auth.check(authorized),
         "count an exchange": lambda: series.finish("GET", 200, "", 0.002, "orders", 0.0015),
     }

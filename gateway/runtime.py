@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from gateway.clock import Clock, SystemClock
@@ -20,7 +20,7 @@ from gateway.config.model import RouteConfig
 from gateway.contracts.library import Library
 from gateway.errors import ConfigError
 from gateway.forwarded import TrustedProxies
-from gateway.loading import Loaded, library_key, load_configuration, make_library
+from gateway.loading import Loaded, load_configuration, open_library
 from gateway.message import Handler
 from gateway.observability.access_log import AccessLog
 from gateway.observability.metrics import UNMATCHED, Metrics
@@ -30,7 +30,7 @@ from gateway.policies.compile import compile_chain
 from gateway.policies.terminal import Forward, refuse_unmatched, respond
 from gateway.routing.table import Entry, RouteErrors, RouteTable
 from gateway.snapshot import CompiledRoute, Snapshot
-from gateway.store.base import Store, StoreStatus
+from gateway.store.base import Store
 from gateway.store.opening import Engines, LocalEngines, open_store
 from gateway.upstream.client import Upstream
 
@@ -88,14 +88,6 @@ class Runtime:
     def generation(self) -> int:
         """The number of the snapshot that serves now; 0 before `start`."""
         return self._current.generation if self._current is not None else 0
-
-    def store_status(self) -> StoreStatus | None:
-        """How the store of what serves now is; None if nothing needs one."""
-        for key in self._current.keys if self._current is not None else ():
-            if key[0] == "store":
-                store: Store = self._shared[key]
-                return store.status()
-        return None
 
     async def start(self, loaded: Loaded) -> None:
         """Build and start the first snapshot. Raises ConfigErrors."""
@@ -191,11 +183,6 @@ class Runtime:
         while self._live:
             await self.abandon(self._live[-1])
 
-    @property
-    def shared_keys(self) -> Collection[tuple[object, ...]]:
-        """The keys of all long-lived objects."""
-        return self._shared.keys()
-
     def shared(
         self, keys: set[tuple[object, ...]], key: tuple[object, ...], factory: Callable[[], Any]
     ) -> Any:
@@ -240,7 +227,9 @@ class _Builder:
 
     async def build(self) -> Snapshot:
         gateway = self._gateway
-        self._library = await self._open_library()
+        known = self._runtime._shared
+        self._library = await open_library(self._loaded, known, self._shared)
+        self._errors += self._library.errors
         self._access_log = self._open_access_log()
         self._upstreams = {name: self._upstream(name) for name in gateway.upstreams}
         routes = []
@@ -271,16 +260,6 @@ class _Builder:
             keys=self.keys,
             access_log=self._access_log,
         )
-
-    async def _open_library(self) -> Library:
-        """The compiled models and contracts; the same as before if nothing of them changed."""
-        key = ("library", library_key(self._configuration))
-        made = self._loaded.library
-        if made is None and key not in self._runtime.shared_keys:
-            made = await asyncio.to_thread(make_library, self._configuration)
-            self._errors += made.errors
-        library: Library = self._shared(key, lambda: made)
-        return library
 
     def _open_access_log(self) -> AccessLog | None:
         config, redact = self._gateway.telemetry.access_log, self._gateway.telemetry.redact

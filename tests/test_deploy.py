@@ -22,7 +22,7 @@ IMAGE_PORTS = {"8080", "9901"}
 
 
 def families() -> dict[str, Declaration]:
-    return {each.name: each for each in vars(metrics).values() if isinstance(each, Declaration)}
+    return {each.name: each for each in metrics._DECLARATIONS}
 
 
 def series() -> dict[str, set[str]]:

@@ -21,6 +21,7 @@ HOMES = {
     "httpx": ("control",),
     "jwt": ("policies/auth",),
     "hiredis": ("store",),
+    "jsonschema_rs": ("contracts/schema.py",),
     "prometheus_client": ("observability",),
     "redis": ("store",),
     "starlette": ("admin",),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
+from gateway.config.address import Address
 from gateway.config.explain import secret_paths
 from gateway.config.issues import Issue
 from gateway.config.model import GatewayConfig, RouteConfig
@@ -20,6 +22,7 @@ def lint(gateway: GatewayConfig, locate: Locate, *, has_deadline: bool) -> list[
         *_literal_store_password(gateway, locate),
         *_open_proxies(gateway, locate),
         *_useless_tls(gateway, locate),
+        *_unprotected_providers(gateway, locate),
     ]
     if not gateway.routes:
         warnings.append(_warning(locate, ("routes",), "there are no routes: every answer is 404"))
@@ -83,6 +86,22 @@ def _useless_tls(gateway: GatewayConfig, locate: Locate) -> Iterator[Issue]:
         if upstream.tls is not None and not any(target.url.tls for target in upstream.targets):
             message = "no target's URL says https, so this has no effect"
             yield _warning(locate, ("upstreams", name, "tls"), message)
+
+
+def _unprotected_providers(gateway: GatewayConfig, locate: Locate) -> Iterator[Issue]:
+    for name, identity in gateway.identities.items():
+        jwks = getattr(identity, "jwks", None)
+        urls = {"url": getattr(identity, "url", None), "jwks": jwks}
+        if jwks is None:
+            urls["issuer"] = getattr(identity, "issuer", None)
+        for key, url in urls.items():
+            if isinstance(url, str) and url.startswith("http://") and not _is_local(url):
+                message = "without TLS, whoever is on the way decides who may call"
+                yield _warning(locate, ("identities", name, key), message, "write https://")
+
+
+def _is_local(url: str) -> bool:
+    return Address(urlsplit(url).hostname or "", 0).is_loopback
 
 
 def _endless_routes(gateway: GatewayConfig, locate: Locate) -> Iterator[Issue]:

@@ -267,8 +267,7 @@ class _Parts:
         for name in names:
             place = parse_host_port(name) or parse_host_port(f"{name}:{self._port}")
             if place is None or not place[0] or not place[1]:
-                raise _no("expects a host, or host:port with a port from 1 to 65535".replace(
-                    "expects", "a store's address needs"), "write special characters of a "
-                    "password as %xx")  # fmt: skip
+                message = "a store's address needs a host, or host:port with a port from 1 to 65535"
+                raise _no(message, "write special characters of a password as %xx")
             found.append(place)
         return tuple(found)

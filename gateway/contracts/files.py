@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
+from gateway.config.yaml_text import UnreadableYaml, parse
 from gateway.contracts.strict_json import MalformedJson, decode_file
-from gateway.contracts.yaml_text import UnreadableYaml, parse
 
 MAX_BYTES: Final = 32 * 1024 * 1024
 MAX_FILES: Final = 500

@@ -184,10 +184,13 @@ class Models:
             self.errors.append(ConfigError(str(error), "models"))
             return
         compiled: dict[str, Schema] = {}
+        broken_files: bool | None = None
         # Files that models refer to come first, so that what is wrong is said of where it stands.
         named = set(self._uris.values())
         for uri in sorted(self._documents, key=lambda each: each in named):
-            if uri in named and self.errors and not compiled.keys() & named:
+            if uri in named and broken_files is None:
+                broken_files = bool(self.errors)
+            if broken_files:
                 return
             try:
                 compiled[uri] = Schema(self._documents[uri], self.registry)

@@ -65,7 +65,8 @@ class ControlClient:
     """
 
     def __init__(self) -> None:
-        self._clients: dict[Trust, tuple[object, httpx.AsyncClient]] = {}
+        # By the files of TLS; None for calls without TLS, which need none.
+        self._clients: dict[Trust | None, tuple[object, httpx.AsyncClient]] = {}
         self._retired: list[httpx.AsyncClient] = []
 
     async def get(
@@ -114,7 +115,7 @@ class ControlClient:
     ) -> Reply:
         try:
             async with asyncio.timeout(timeout):
-                client = await self._client(trust)
+                client = await self._client(trust if url.startswith("https:") else None)
                 request = client.build_request(method, url, timeout=timeout, **what)
                 try:
                     return await self._exchange(client, request, max_bytes)
@@ -148,13 +149,13 @@ class ControlClient:
         finally:
             await response.aclose()
 
-    async def _client(self, trust: Trust) -> httpx.AsyncClient:
+    async def _client(self, trust: Trust | None) -> httpx.AsyncClient:
         kept = self._clients.get(trust)
         version = _version(trust)
         if kept is not None and kept[0] == version:
             return kept[1]
         # Reading the authorities takes some milliseconds.
-        context = await asyncio.to_thread(_tls, trust)
+        context = await asyncio.to_thread(_tls, trust) if trust is not None else _no_tls()
         kept = self._clients.get(trust)
         if kept is not None:
             if kept[0] == version:
@@ -175,12 +176,18 @@ class ControlClient:
         return client
 
 
-def _version(trust: Trust) -> object:
+def _version(trust: Trust | None) -> object:
     """Something that changes when one of the files does."""
-    files = [each for each in (trust.ca, trust.cert, trust.key) if each is not None]
+    named = (trust.ca, trust.cert, trust.key) if trust is not None else ()
+    files = [each for each in named if each is not None]
     if not files:
         return None
     return [(status.st_mtime_ns, status.st_size, status.st_ino) for status in map(Path.stat, files)]
+
+
+def _no_tls() -> ssl.SSLContext:
+    """What a client without TLS is given: it trusts nobody."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _tls(trust: Trust) -> ssl.SSLContext:

@@ -101,13 +101,12 @@ class Cycle:
         if self.complete or self.disconnected:
             return
         self.failure = INTERNAL_ERROR
-        protocol = self.protocol
-        protocol.report(INTERNAL_ERROR, detail)
+        self.protocol.report(INTERNAL_ERROR, detail)
         if self.started:
             self.abort()
-            return
-        self.keep_alive = False
-        self.respond(*problem(Rejection(INTERNAL_ERROR), ""))
+        else:
+            self.keep_alive = False
+            self.respond(*problem(Rejection(INTERNAL_ERROR), ""))
 
     @property
     def body_complete(self) -> bool:
@@ -236,9 +235,8 @@ class Cycle:
             if b"close" in options:
                 self.keep_alive = False
         own = b"" if b"date" in index else protocol.shared.date_line()
-        length = None
-        if b"content-length" in index:
-            length = answer.content_length(headers, index)
+        stated = b"content-length" in index
+        length = answer.content_length(headers, index) if stated else None
         if length is None or length != size or status in _BODILESS or self.head.method == "HEAD":
             if length is not None and (status == 204 or status == 205):
                 headers = [pair for pair in headers if pair[0] != b"content-length"]
@@ -288,8 +286,7 @@ class Cycle:
         Raises RuntimeError for messages out of order, or a body that is not its Content-Length.
         """
         if self.disconnected or self.failure is not None:
-            # An application that streams without end must not keep the loop to itself here.
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # a stream without end must not keep the loop to itself here
             return
         if self.complete:
             raise RuntimeError("the answer is complete already")
@@ -359,9 +356,8 @@ class Cycle:
             raise RuntimeError("trailers were not announced")
         more = message.get("more_trailers", False)
         if self._framing == _CHUNKED:
-            fields = b""
-            if answer.takes_trailers(self.head):
-                fields = answer.encode_fields(message["headers"])
+            takes = answer.takes_trailers(self.head)
+            fields = answer.encode_fields(message["headers"]) if takes else b""
             opening = b"0\r\n" if self._left == 0 else b""
             self._left = 1  # the last chunk's size line is out
             self.protocol.transport.write(opening + fields + (b"" if more else b"\r\n"))
@@ -376,8 +372,7 @@ class Cycle:
         """
         if self.started or self.disconnected or self.head.minor == 0 or not 102 <= status <= 199:
             return
-        fields, _ = answer.clean_fields(headers)
-        fields = [pair for pair in fields if pair[0] != b"content-length"]
+        fields = [pair for pair in answer.clean_fields(headers)[0] if pair[0] != b"content-length"]
         self.protocol.transport.write(answer.encode_head(status, fields, b""))
 
     def abort(self) -> None:
@@ -388,8 +383,8 @@ class Cycle:
         self.protocol.cut(reset=self.until_close)
 
     def reset(self) -> None:
-        """Reset the connection instead of answering; the application is told as if it had left."""
-        if not self.complete and not self.disconnected:
+        """Reset the connection instead of answering; for the application the client has left."""
+        if not (self.complete or self.disconnected):
             self.protocol.cut(reset=True)
 
     def disconnect(self, failure: ErrorCode | None = None) -> None:
@@ -400,6 +395,6 @@ class Cycle:
         self.failure = self.failure or failure
         self.readable()
         self.writable()
-        callback, self.on_disconnect = self.on_disconnect, None
-        if callback is not None:
+        if (callback := self.on_disconnect) is not None:
+            self.on_disconnect = None
             callback()

@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from socket import socket
 from typing import Any, Final, TypeVar
 
-import msgspec
-
 from gateway.admin.control import (
     BreakerOrder,
     Check,
@@ -33,7 +31,8 @@ from gateway.errors import ConfigError
 from gateway.observability.metrics import Metrics
 from gateway.observability.snapshot import Aggregator, Snapshot
 from gateway.runtime import Loaded
-from gateway.server.channel import CallFailed, ChannelClosed
+from gateway.server.asking import ASK_S, LOST, Asking
+from gateway.server.channel import ChannelClosed
 from gateway.server.engines import FleetEngines
 from gateway.server.member import Member, spawn, start, store_checks
 from gateway.server.orders import BreakerOrders, Build, Explain, Launch, PurgeOrder, pack
@@ -48,10 +47,8 @@ T = TypeVar("T")
 _BACKOFF_BASE_S: Final = 0.1
 # A worker that served this long has not failed "again" when it ends.
 _STEADY_S: Final = 60.0
-_ASK_S: Final = 2.0
 # What a worker needs beyond the drain to close its logs and pools.
 _CLOSE_MARGIN_S: Final = 3.0
-_LOST: Final = (ChannelClosed, CallFailed, TimeoutError, OSError)
 
 
 class Fleet:
@@ -78,6 +75,7 @@ class Fleet:
         self._build: Build | None = None
         self._numbers = 0
         self._breakers = BreakerOrders()
+        self._asking = Asking(self._serving)
         self._swap = asyncio.Lock()
         self._stopping = False
 
@@ -117,7 +115,7 @@ class Fleet:
         )
         refused = [each for each in prepared if isinstance(each, BaseException)]
         if refused:
-            await self._tell_all(members, "abandon")
+            await self._asking.tell(members, "abandon")
             raise next((each for each in refused if isinstance(each, ConfigError)), refused[0])
         await asyncio.gather(*(self._commit(member, build) for member in members))
 
@@ -134,9 +132,9 @@ class Fleet:
         if not member.ready:
             return
         try:
-            async with asyncio.timeout(_ASK_S * 5):
+            async with asyncio.timeout(ASK_S * 5):
                 await member.channel.call("commit")
-        except _LOST as error:
+        except LOST as error:
             # Too late to take the others back: this one starts over with the new configuration.
             logger.error("worker %d did not swap (%r)", member.pid, error)
             member.ready = False
@@ -203,7 +201,7 @@ class Fleet:
             try:
                 await self._launch(slot)
                 await self._catch_up(slot)
-            except (ConfigError, *_LOST) as error:
+            except (ConfigError, *LOST) as error:
                 slot.failures += 1
                 if slot.member is not None and slot.member.alive:
                     slot.member.kill()
@@ -338,35 +336,24 @@ class Fleet:
         ]
 
     async def routes(self) -> Sequence[RouteInfo]:
-        return await self._ask_any("routes", None, list[RouteInfo])
+        return await self._asking.any("routes", None, list[RouteInfo])
 
     async def explain(self, method: str, url: str) -> Explanation:
-        return await self._ask_any("explain", Explain(method, url), Explanation)
+        return await self._asking.any("explain", Explain(method, url), Explanation)
 
     async def upstreams(self) -> Sequence[dict[str, Any]]:
         """The upstreams as each worker sees them; `worker` tells whose view a mapping is."""
-        return await self._views("upstreams")
+        return await self._asking.views("upstreams")
 
     async def store(self) -> Sequence[dict[str, Any]]:
-        return await self._views("store")
-
-    async def _views(self, method: str) -> list[dict[str, Any]]:
-        members = self._serving()
-        answers = await asyncio.gather(
-            *(self._ask(each, method, None, list[dict[str, Any]]) for each in members)
-        )
-        return [
-            {**view, "worker": member.pid}
-            for member, answer in zip(members, answers, strict=True)
-            for view in answer or ()
-        ]
+        return await self._asking.views("store")
 
     async def purge(self, what: Purge, *, tell: bool = True) -> PurgeInfo:
         """Have every worker forget; the first to be asked tells the store."""
         shared, removed = "none", 0
         for member in self._serving():
             order = PurgeOrder(what, tell)
-            answer = await self._ask(member, "purge", order, PurgeInfo)
+            answer = await self._asking.ask(member, "purge", order, PurgeInfo)
             if answer is not None:
                 removed += answer.removed
                 shared, tell = (answer.shared, False) if tell else (shared, False)
@@ -375,7 +362,7 @@ class Fleet:
         return PurgeInfo(removed, shared)
 
     async def order_breaker(self, order: BreakerOrder) -> bool:
-        asked = (self._ask(each, "order_breaker", order, bool) for each in self._serving())
+        asked = (self._asking.ask(each, "order_breaker", order, bool) for each in self._serving())
         found = any(await asyncio.gather(*asked))
         if found:
             self._breakers.note(order)
@@ -384,7 +371,7 @@ class Fleet:
     async def metrics_snapshot(self) -> Snapshot:
         members = self._serving()
         answers = await asyncio.gather(
-            *(self._ask(each, "metrics", None, Snapshot) for each in members)
+            *(self._asking.ask(each, "metrics", None, Snapshot) for each in members)
         )
         for member, answer in zip(members, answers, strict=True):
             # It may have died since, and its last word be counted already.
@@ -393,24 +380,6 @@ class Fleet:
         # Reloads are counted here alone; number 0 is no worker's.
         self._aggregator.update(0, self._metrics.snapshot())
         return self._aggregator.total()
-
-    async def _ask_any(self, method: str, payload: Any, kind: type[T]) -> T:
-        for member in self._serving():
-            answer = await self._ask(member, method, payload, kind)
-            if answer is not None:
-                return answer
-        raise ControlUnavailable("no worker can answer now")
-
-    async def _ask(self, member: Member, method: str, payload: Any, kind: type[T]) -> T | None:
-        try:
-            async with asyncio.timeout(_ASK_S):
-                return await member.channel.call(method, payload, result=kind)
-        except (*_LOST, msgspec.DecodeError) as error:
-            logger.warning("worker %d does not answer %s: %r", member.pid, method, error)
-            return None
-
-    async def _tell_all(self, members: Sequence[Member], method: str) -> None:
-        await asyncio.gather(*(self._ask(each, method, None, type(None)) for each in members))
 
     def _serving(self) -> list[Member]:
         return [each.member for each in self._slots if each.member and each.member.ready]

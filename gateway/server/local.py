@@ -39,6 +39,7 @@ from gateway.server.factory import HttpFactory
 from gateway.server.serving import Listener, url_of
 from gateway.server.settings import ServerSettings
 from gateway.server.tls import TlsFront, server_context
+from gateway.store.base import Store, StoreStatus
 
 logger = logging.getLogger("gateway.server")
 
@@ -118,7 +119,7 @@ class LocalPlane:
 
     def store_trouble(self) -> str | None:
         """What is wrong with the store, "" if nothing is; None if nothing needs one."""
-        status = self.runtime.store_status()
+        status = self._store_status()
         if status is None:
             return None
         if status.state == "up":
@@ -177,8 +178,17 @@ class LocalPlane:
         return any(board.order(order.upstream, order.route, state) for board in boards)
 
     async def store(self) -> Sequence[dict[str, Any]]:
-        status = self.runtime.store_status()
+        status = self._store_status()
         return [asdict(status)] if status is not None else []
+
+    def _store_status(self) -> StoreStatus | None:
+        """How the store of what serves now is; None if nothing needs one."""
+        runtime = self.runtime
+        for key in runtime.snapshot.keys if runtime.generation else ():
+            if key[0] == "store":
+                store: Store = runtime.long_lived(key)
+                return store.status()
+        return None
 
     async def explain(self, method: str, url: str) -> Explanation:
         return describe.explain(self.runtime.snapshot, method, url)

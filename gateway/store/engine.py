@@ -22,6 +22,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections import deque
@@ -41,6 +42,8 @@ _STOP_S: Final = 5.0
 _LOCK_S: Final = 5.0
 _STEADY_S: Final = 10.0
 _LAST_WORDS: Final = 5
+_DIRECTORY: Final = "lockgate-"
+_SOCKET: Final = "store.sock"
 
 # Runs in a fresh interpreter, because between fork and exec of a large process with threads almost
 # nothing is safe. Asks the kernel for TERM when the parent dies (PR_SET_PDEATHSIG is 1), makes sure
@@ -104,6 +107,7 @@ class Engine:
         try:
             self._data.mkdir(mode=0o700, parents=True, exist_ok=True)
             await self._take_lock()
+            self._tidy()
             self._make_socket_path()
             await self._launch()
         except OSError as error:
@@ -124,8 +128,10 @@ class Engine:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                gateway, engine = self._holders()
-                _end_orphan(gateway, engine)
+                gateway, engine, _ = self._holder()
+                if not _is_alive(gateway) and self._is_ours(engine):
+                    with contextlib.suppress(OSError):
+                        os.kill(engine, signal.SIGTERM)
                 if monotonic() > until or _is_alive(gateway):
                     raise ConfigError(
                         f"{self._data} is used by another gateway (process {gateway}); give each "
@@ -136,11 +142,43 @@ class Engine:
             else:
                 return
 
-    def _holders(self) -> tuple[int, int]:
-        """The process ids of the gateway and of the engine that the lock file names, or zeros."""
-        words = os.pread(self._lock, 64, 0).split()
-        numbers = [int(word) for word in words if word.isdigit()]
-        return (numbers[0], numbers[1]) if len(numbers) == 2 else (0, 0)
+    def _holder(self) -> tuple[int, int, str]:
+        """The gateway's and the engine's process ids and the socket's directory, as the lock file
+        names them; nothing if it names none.
+        """
+        words = (
+            os.pread(self._lock, 4096, 0).decode("utf-8", "replace").split("\n")[0].split(" ", 2)
+        )
+        if len(words) < 3 or not (words[0].isdigit() and words[1].isdigit()):
+            return 0, 0, ""
+        return int(words[0]), int(words[1]), words[2]
+
+    def _tidy(self) -> None:
+        """Remove the directory that a gateway which was killed could not remove."""
+        left = Path(self._holder()[2] or "/nowhere")
+        with contextlib.suppress(OSError):
+            status = left.lstat()
+            if left.name.startswith(_DIRECTORY) and status.st_uid == os.geteuid():
+                (left / _SOCKET).unlink(missing_ok=True)
+                left.rmdir()
+
+    def _is_ours(self, pid: int) -> bool:
+        """Whether that process is an engine on this directory. In another container the lock's
+        process ids would be somebody else's here.
+        """
+        if pid <= 0:
+            return False
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            # No /proc: ask ps, which every other system has.
+            ps = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
+            try:
+                told = subprocess.run(ps, capture_output=True, timeout=5, check=False)  # noqa: S603
+                command = told.stdout
+            except (OSError, subprocess.TimeoutExpired):
+                return False
+        return os.fsencode(self._data) in command and b"--unixsocket" in command
 
     def _make_socket_path(self) -> None:
         """A private directory for the socket: short, because socket paths are limited."""
@@ -148,10 +186,10 @@ class Engine:
             if not parent:
                 continue
             try:
-                directory = tempfile.mkdtemp(prefix="lockgate-", dir=parent)
+                directory = tempfile.mkdtemp(prefix=_DIRECTORY, dir=parent)
             except OSError:
                 continue
-            path = f"{directory}/store.sock"
+            path = f"{directory}/{_SOCKET}"
             if len(os.fsencode(path)) <= _MAX_SOCKET_PATH:
                 self._directory, self.socket = directory, path
                 return
@@ -179,6 +217,8 @@ class Engine:
             "loglevel": "notice",
             "logfile": "",
             "always-show-logo": "no",
+            # The command line stays as it is: by it an orphan is recognised.
+            "set-proc-title": "no",
         }
         return [
             self._binary,
@@ -199,7 +239,9 @@ class Engine:
             pass_fds=(self._lock,),
         )  # fmt: skip
         self._process = process
-        os.pwrite(self._lock, f"{os.getpid()} {process.pid}\n".ljust(24).encode(), 0)
+        line = f"{os.getpid()} {process.pid} {self._directory}\n"
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, os.fsencode(line), 0)
         self._reading = asyncio.create_task(self._read(process))
         until = monotonic() + _START_S
         while (answer := await self._answer()) != b"+PONG":
@@ -311,13 +353,6 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _end_orphan(gateway: int, engine: int) -> None:
-    """End an engine whose gateway is gone. The lock proves that the engine still runs."""
-    if engine > 0 and gateway > 0 and not _is_alive(gateway):
-        with contextlib.suppress(OSError):
-            os.kill(engine, signal.SIGTERM)
 
 
 def _without_stamp(line: str) -> str:

@@ -187,6 +187,12 @@ async def test_routes_and_one_route() -> None:
         assert "nope" in problem["detail"]
 
 
+async def test_the_store() -> None:
+    """The state of the store, as each process sees it."""
+    async with admin(FakeControl()) as client:
+        assert (await client.get("/api/v1/store")).json()["store"][0]["state"] == "down"
+
+
 async def test_upstreams_and_config() -> None:
     """Both are given as the data path reports them."""
     async with admin(FakeControl()) as client:

@@ -37,8 +37,10 @@ CONFIGS: dict[str, Any] = {
 # Those that can't be stepped by hand, because they wait for a task, a timer or the store; and where
 # they are cancelled instead.
 ELSEWHERE = {
+    "cache": "tests/e2e/test_cache.py",
     "fault": "tests/e2e/test_fault_injection.py",
     "idempotency": "tests/e2e/test_idempotency.py",
+    "upstream_auth": "tests/policies/test_upstream_auth.py",
 }
 AROUNDS = [
     policy for policy in BUILTIN if issubclass(policy, Around) and policy.name not in ELSEWHERE

@@ -88,11 +88,12 @@ CASES: list[tuple[str, Any, list[Any], list[Any]]] = [
     ("3.1.0", {"patternProperties": {"^a": {"type": "integer"}}}, [{"a": 1, "b": ""}], [{"a": ""}]),
     ("3.1.0", True, [1], []),
     ("3.1.0", False, [], [1]),
-    ("3.1.0", {"$defs": {"x": {"type": "integer"}}, "items": {"$ref": "#/components/schemas/D/$defs/x"}},
+    ("3.1.0", {"$defs": {"x": {"type": "integer"}}, "items": {"$ref": REF + "D/$defs/x"}},
      [[1]], [["a"]]),
     ("3.1.0", {"not": {"type": "string"}, "uniqueItems": True}, [[1, 2]], ["a", [1, 1]]),
     # Round and round.
-    ("3.0.3", {"$ref": REF + "Tree"}, [{"left": {"left": {}}}], [{"left": {"left": {"value": "x"}}}]),
+    ("3.0.3", {"$ref": REF + "Tree"}, [{"left": {"left": {}}}],
+     [{"left": {"left": {"value": "x"}}}]),
     ("3.0.3", {"$ref": REF + "Loop"}, [1, "a"], []),
     # What is not right is left out, and the rest holds.
     ("3.0.3", {"type": "string", "required": True, "maxLength": 2}, ["ab"], ["abc"]),

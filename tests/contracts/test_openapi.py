@@ -119,7 +119,7 @@ def test_bodies_by_media_type(load: Import) -> None:
 def test_documents_of_several_files(load: Import) -> None:
     """Paths, parameters, bodies and schemas may stand in files of their own."""
     files = {
-        "paths/orders.yaml": "post:\n  requestBody: {$ref: ../bodies.yaml#/order}\n  responses: {}\n",
+        "paths/orders.yaml": "post: {requestBody: {$ref: '../bodies.yaml#/order'}, responses: {}}",
         "bodies.yaml": "order: {required: true, content: {application/json: "
         "{schema: {$ref: 'schemas/order.json'}}}}",
         "schemas/order.json": {"type": "object", "properties": {

@@ -124,3 +124,18 @@ def test_the_sum_never_falls(events: list[tuple[int, bool]]) -> None:
         now = value(total, "gateway_requests_total") if total.families else 0.0
         assert now >= last
         last = now
+
+
+def test_the_store_is_up_if_it_is_for_all() -> None:
+    """Of several processes the worst counts, and one that needs no store says nothing."""
+    metrics = [Metrics(ManualClock()) for _ in range(3)]
+    metrics[0].store.up, metrics[1].store.up = True, False
+    metrics[0].store.ok, metrics[1].store.ok = 3, 4
+
+    merged = merge([each.snapshot() for each in metrics])
+    assert value(merged, "gateway_store_up") == 0
+    assert value(merge([metrics[0].snapshot(), metrics[2].snapshot()]), "gateway_store_up") == 1
+    counts = {
+        each.labels: each.value for each in family(merged, "gateway_store_calls_total").samples
+    }
+    assert counts["ok",] == 7

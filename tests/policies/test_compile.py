@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -161,3 +162,31 @@ def test_a_policy_must_be_one_of_the_two_shapes() -> None:
 
     with pytest.raises(TypeError, match="neither"):
         trace.compile(stranger)
+
+
+@pytest.mark.parametrize("refused", [None, "b", "d"])
+async def test_guards_that_wait_now_and_then(refused: str | None) -> None:
+    """A plain guard may return an awaitable: the chain waits there, and goes on in order."""
+    trace = Trace()
+
+    class Sometimes(Guard):
+        name = "sometimes"
+
+        def __init__(self, label: str) -> None:
+            self.label, self.waits = label, label in "bd"
+
+        def check(self, exchange: Exchange) -> Any:
+            trace.steps.append(self.label)
+            rejection = Rejection(ACCESS_DENIED) if self.label == refused else None
+            return self.later(rejection) if self.waits else rejection
+
+        async def later(self, rejection: Rejection | None) -> Rejection | None:
+            await asyncio.sleep(0)
+            return rejection
+
+    handler = trace.compile(*map(Sometimes, "abcde"))
+    response = await handler(exchange())
+
+    expected = "abcde" if refused is None else "abcde"[: "abcde".index(refused) + 1]
+    assert trace.steps == [*expected, *(["terminal"] if refused is None else [])]
+    assert response.status == (200 if refused is None else 403)

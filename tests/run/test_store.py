@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 
 from tests.run.gateway_process import HUP, KILL, TERM, WAIT_S, GatewayProcess, gateway, until
-from tests.run.test_workers import alive, all_serve, workers
+from tests.run.test_workers import all_serve, workers
+from tests.store.servers import is_alive
 
 PLUGIN = '''
 """Counts in the store."""
@@ -119,10 +120,10 @@ async def test_workers_share_one_engine(tmp_path: Path) -> None:
 
         await until(counts)
         pid = engine_pid(tmp_path)
-        assert alive(pid)
+        assert is_alive(pid)
         running.signal(TERM)
         assert await running.exit_code() == 0
-        assert not alive(pid)
+        assert not is_alive(pid)
 
 
 async def test_killed_supervisor_takes_the_engine_along(tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ async def test_killed_supervisor_takes_the_engine_along(tmp_path: Path) -> None:
 
     async with gateway(write(tmp_path)) as running:
         assert await count(running) == 2
-        assert not alive(pid)
+        assert not is_alive(pid)
 
 
 async def test_an_engine_that_nothing_needs_any_more(tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ async def test_an_engine_that_nothing_needs_any_more(tmp_path: Path) -> None:
         await running.line("reloaded", after)
 
         async def ended() -> bool:
-            return not alive(pid)
+            return not is_alive(pid)
 
         await until(ended)
 

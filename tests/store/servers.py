@@ -44,6 +44,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; a zombie has ended, though nobody has asked how."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 class Server:
     """A server process. `url` and `unix` are the two ways to it."""
 
@@ -113,7 +121,8 @@ async def serving(binary: str, folder: Path, *options: str) -> AsyncIterator[Ser
 
 def make_store(url: str, folder: Path, *, engines: Engines | None = None, **more: Any) -> Store:
     series = more.pop("series", None) or StoreSeries()
-    config = StoreConfig.model_validate({"url": url, **more})
+    # Patient, so that a busy machine fails no test that is not about time.
+    config = StoreConfig.model_validate({"url": url, "timeout": "5s", **more})
     return open_store(
         config,
         folder,

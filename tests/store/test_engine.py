@@ -17,18 +17,9 @@ from gateway.errors import ConfigError, StoreError
 from gateway.store import engine as engine_module
 from gateway.store.engine import Engine, find_binary
 from gateway.store.opening import LocalEngines
-from tests.store.servers import BINARIES, REDIS, VALKEY, opened
+from tests.store.servers import BINARIES, REDIS, VALKEY, is_alive, opened
 from tests.store.test_faults import works
 from tests.support.gateway import eventually
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # A zombie is as good as gone.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 @pytest.mark.parametrize("binary", BINARIES)
@@ -161,12 +152,13 @@ async def test_an_orphan_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     engine._tending.cancel()
     gone = subprocess.Popen(["true"])
     gone.wait()
-    os.pwrite(engine._lock, f"{gone.pid} {pid}\n".ljust(24).encode(), 0)
+    os.pwrite(engine._lock, f"{gone.pid} {pid} {engine._directory}\n".encode().ljust(200), 0)
     os.close(engine._lock)
     engine._lock = -1
     other = Engine(tmp_path / "d", VALKEY)
     await other.start()
     assert not is_alive(pid)
+    assert not Path(engine._directory).exists()
     await other.aclose()
     await engine.aclose()
 

@@ -184,10 +184,10 @@ async def test_sentinel_failover(tmp_path: Path) -> None:
         replica = await stack.enter_async_context(serving(REDIS, tmp_path / "r", *replicaof))
         sentinel = await stack.enter_async_context(_sentinel(tmp_path / "s", master.port))
         url = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel.port}/mine"
-        async with opened(url, tmp_path, timeout="200ms") as store:
+        async with opened(url, tmp_path, timeout="3s") as store:
             await _sentinel_knows(sentinel.port)
             await store.call("SET", "a", 1)
-            assert await store.call("WAIT", 1, 150) == 1
+            assert await store.call("WAIT", 1, 2500) == 1
             master.kill()
             await eventually(lambda: store.status().state == "down")
             await works(store)

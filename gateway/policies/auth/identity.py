@@ -61,5 +61,6 @@ class Foreign(Rejection):
 
 def unavailable(detail: str, retry_after: float) -> Rejection:
     """The refusal for credentials that can't be checked now: 503, and when to try again."""
-    seconds = b"%d" % max(1, min(60, int(retry_after + 0.999)))
+    # Bounded first: a moment that never comes is no whole number.
+    seconds = b"%d" % int(min(60.0, max(1.0, retry_after)) + 0.999)
     return Rejection(IDENTITY_UNAVAILABLE, detail, headers=[(b"retry-after", seconds)])

@@ -98,6 +98,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def load_modules(config: GatewayConfig) -> None:
+    """Import what the identities of this configuration need, so that building them is quick."""
+    for kind in {identity.type for identity in config.identities.values()}:
+        if kind in KINDS:
+            importlib.import_module(KINDS[kind])
+
+
 def _build(name: str, config: Any, context: BuildContext) -> Identity:
     module = KINDS.get(config.type)
     if module is None:

@@ -42,7 +42,14 @@ def build(name: str, config: JwtIdentity, context: BuildContext) -> SignedToken:
     counts = context.metrics.counts(IDENTITY_PROVIDER_CALLS)
     source: KeySource = context.shared(
         ("issuer keys", *key, refresh, config.grace),
-        lambda: KeySource(name, place, Freshness(refresh, config.grace), context.clock, counts),
+        lambda: KeySource(
+            name,
+            place,
+            Freshness(refresh, config.grace),
+            clock=context.clock,
+            counts=counts,
+            patience=config.timeout,
+        ),
     )
     reader = Reader(
         name,

@@ -33,17 +33,26 @@ class Unknown:
 class KeySource:
     """`keys` is what there is now, None if there never were any or they became too old.
 
-    `name` is for logs and counts: the identity that first asked for it.
+    `name` is for logs and counts: the identity that first asked for it. `patience` is how long one
+    request waits for a fetch, in seconds: there may be two calls in it.
     """
 
     def __init__(
-        self, name: str, place: Place, freshness: Freshness, clock: Clock, counts: Counts
+        self,
+        name: str,
+        place: Place,
+        freshness: Freshness,
+        *,
+        clock: Clock,
+        counts: Counts,
+        patience: float,
     ) -> None:
         self._name = name
         self._place = place
         self._freshness = freshness
         self._now = clock.monotonic
         self._counts = counts
+        self._patience = patience
         self._task: asyncio.Task[None] | None = None
         self._flight: asyncio.Task[None] | None = None
         self._listeners: list[Callable[[frozenset[bytes]], None]] = []
@@ -83,11 +92,13 @@ class KeySource:
         if self.keys is None:
             if freshness.failures and not freshness.is_due(now) and self._flight is None:
                 return Unknown(freshness.next_fetch - now)
-            await self.fetch()
+            await self.fetch(self._patience)
         elif kid is not None and freshness.is_unknown(now, kid):
             return []
         elif self._flight is not None or freshness.may_look(now):
-            await self.fetch()
+            await self.fetch(self._patience)
+            if self._flight is not None:
+                return Unknown(1.0)
             if kid is not None and not freshness.failures and self.known(kid, algorithm) is None:
                 freshness.note_unknown(self._now(), kid)
         found = self.known(kid, algorithm)
@@ -97,13 +108,14 @@ class KeySource:
             return Unknown(freshness.next_fetch - self._now())
         return []
 
-    async def fetch(self) -> None:
-        """Ask the provider, together with whoever else waits for the answer."""
+    async def fetch(self, timeout: float | None = None) -> None:
+        """Ask the provider, together with whoever else waits for the answer; at most so long."""
         if self._flight is None:
             self._flight = asyncio.create_task(self._fetch(), name=f"fetching keys of {self._name}")
             self._flight.add_done_callback(self._landed)
-        # A client that leaves must not take the others' answer with it.
-        await asyncio.shield(self._flight)
+        # Not awaited itself: a client that leaves must not take the others' answer with it, and a
+        # flight that is cut when the source closes cancels nobody who waits.
+        await asyncio.wait([self._flight], timeout=timeout)
 
     def _landed(self, flight: asyncio.Task[None]) -> None:
         self._flight = None

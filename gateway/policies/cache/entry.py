@@ -70,6 +70,10 @@ class Entry:
         """When it stops being of any use but for validation."""
         return max(self.fresh_until, self.refresh_until, self.error_until)
 
+    def covers_failure(self, now: float) -> bool:
+        """Whether it may be given in place of a failure (RFC 5861 section 4)."""
+        return self.fresh_until < self.error_until and now < self.error_until
+
 
 def size_of(entry: Entry) -> int:
     """What an entry takes in memory, in bytes, a little more than less."""

@@ -72,7 +72,7 @@ class Fetcher:
         try:
             return await self._answer(lookup, entry, trip)
         except GatewayError as error:
-            if entry is None or not _is_failure(error) or self._now() >= entry.error_until:
+            if entry is None or not (_is_failure(error) and entry.covers_failure(self._now())):
                 trip.end(Landing.LOOK)
                 raise
             return self._instead(lookup, entry, trip, 0)
@@ -97,12 +97,13 @@ class Fetcher:
                 response = await self._send(lookup, None)
         else:
             response = await self._send(lookup, None)
-        if entry is not None and response.status in ERRORS and self._now() < entry.error_until:
+        failed = response.status in ERRORS
+        if failed and entry is not None and entry.covers_failure(self._now()):
             response.close()
             return self._instead(lookup, entry, trip, response.status)
         if lookup.head:
             return self._head(lookup, entry, response, trip), Result.MISS
-        return self._received(lookup, entry, response, trip)
+        return self._received(lookup, response, trip)
 
     def _instead(
         self, lookup: Lookup, entry: Entry, trip: Trip, status: int
@@ -169,17 +170,15 @@ class Fetcher:
         trip.end(Landing.LOOK)
         return dress(response, forwarded(lookup.why, collapsed=lookup.collapsed))
 
-    def _received(
-        self, lookup: Lookup, entry: Entry | None, response: Response, trip: Trip
-    ) -> tuple[Response, Result]:
+    def _received(self, lookup: Lookup, response: Response, trip: Trip) -> tuple[Response, Result]:
         """Store an answer if it may be stored, as soon as it is whole."""
         ask, limits = lookup.ask, self._limits
         answer = Answer(response.status, response.headers, trip.asked_at, self._wall())
         plan = storable(answer, ask.control, limits.terms, credentials=ask.credentials)
         if response.error is not None or isinstance(plan, Skip) or self._is_long(answer, response):
             outdated = response.status < 500 and response.status not in (206, 304)
-            if entry is not None and outdated and plan is not Skip.REQUEST:
-                self._memory.remove(entry)
+            if outdated and plan is not Skip.REQUEST:
+                self._supersede(lookup, open_only=ask.credentials)
             self._not_stored(lookup, trip)
             field = forwarded(lookup.why, collapsed=lookup.collapsed)
             return dress(response, field), Result.MISS
@@ -244,6 +243,7 @@ class Fetcher:
 
     def _file(self, lookup: Lookup, entry: Entry) -> Landing:
         """Store an entry, and say what is left to those who wait for it."""
+        self._supersede(lookup, open_only=False)
         stored = self._memory.put(entry)
         if self._put is not None and lookup.version is not None:
             self._put(entry)
@@ -254,6 +254,9 @@ class Fetcher:
         # Each request must ask by itself, so nobody should wait for another.
         self._flights.was_uncacheable(key, self._now())
         return Landing.ALONE
+
+    def _supersede(self, lookup: Lookup, *, open_only: bool) -> None:
+        self._memory.supersede(lookup.uri, lookup.ask.slot, lookup.seen, open_only=open_only)
 
     def _not_stored(self, lookup: Lookup, trip: Trip) -> None:
         if trip.awaited:

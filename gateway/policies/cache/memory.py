@@ -108,6 +108,17 @@ class MemoryTier:
     def __contains__(self, entry: Entry) -> bool:
         return entry in self._used
 
+    def supersede(self, uri: Uri, slot: Slot, headers: Headers, *, open_only: bool) -> None:
+        """Forget what matches a request, because there is a newer answer to it.
+
+        All of it, whatever its Vary names: when the newer one is gone, an older one must not come
+        to light again. `open_only` leaves what the request could not have been given.
+        """
+        for group in list(self._resources.get(uri, {}).get(slot, ())):
+            entry = group.entries.get(selection(group.names, headers))
+            if entry is not None and (entry.open or not open_only):
+                self.remove(entry)
+
     def put(self, entry: Entry) -> bool:
         """Store an answer in place of the one it replaces; False if it has no room at all."""
         self.drop_variant(entry)

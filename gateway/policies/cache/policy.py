@@ -202,7 +202,7 @@ class CachePolicy(Around):
                 result = Result.STALE
             case Verdict.EXPIRED:
                 lookup.why = Forwarded.STALE
-                if not now < min(entry.failing_until, entry.error_until):
+                if now >= entry.failing_until or not entry.covers_failure(now):
                     return None
                 result = Result.STALE_ERROR
             case Verdict.ASKED:

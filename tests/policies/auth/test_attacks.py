@@ -7,18 +7,29 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.clock import ManualClock
 from gateway.config.model_token import JwtIdentity
 from gateway.errors import INVALID_CREDENTIALS, Rejection
 from gateway.message import Exchange, Headers, Principal, Request
 from gateway.policies.auth.claims import Reader
+from gateway.policies.auth.fields import field_value
 from gateway.policies.auth.identity import Foreign
 from gateway.policies.auth.keys import Key, KeySet, parse_keys
 from gateway.policies.auth.signed import SignedToken
 from gateway.policies.auth.source import Unknown
 from tests.policies.auth.attacks import ATTACKS
 from tests.support.idp import AUDIENCE, IdentityProvider, SigningKey, dump
+
+_KEY = SigningKey("e1", "ES256")
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=8,
+)
+_HEADER = {"alg": "ES256", "kid": "e1"}
 
 
 class Keys:
@@ -333,3 +344,28 @@ async def test_an_unknown_kid_is_looked_for(idp: IdentityProvider, strange: Sign
     await judge(identity, idp.token(strange, header={"kid": "new"}))
 
     assert identity._source.asked == ["new"]  # type: ignore[attr-defined]
+
+
+@given(st.binary(max_size=300), st.sampled_from([b"", b"Bearer ", b"bearer  "]))
+def test_any_bytes(value: bytes, scheme: bytes) -> None:
+    """Whatever stands in the field: a verdict, never an exception, never a principal."""
+    identity = verifier(IdentityProvider(_KEY))
+    verdict = identity.authenticate(exchange(scheme + value))
+
+    assert verdict is None or isinstance(verdict, Rejection)
+
+
+@given(
+    _JSON,
+    st.sampled_from(["exp", "nbf", "iat", "aud", "iss", "sub", "client_id", "scope", "cnf", "jti"]),
+)
+def test_any_claim(value: Any, name: str) -> None:
+    """A signed token with anything at all for one claim: a verdict, and no surprise later on."""
+    idp = IdentityProvider(_KEY)
+    claims = {**idp.claims(), name: value}
+    token = idp.key.compact(_HEADER, claims)
+    verdict = verifier(idp).authenticate(exchange(f"Bearer {token}".encode()))
+
+    if isinstance(verdict, Principal):
+        assert verdict.consumer
+        field_value(value)

@@ -149,6 +149,37 @@ async def test_a_slow_provider_is_given_up(serve: Serve, key: SigningKey) -> Non
     assert (got.status_code, got.json()["code"]) == (503, "identity_unavailable")
 
 
+async def test_a_request_waits_so_long_and_no_longer(serve: Serve, key: SigningKey) -> None:
+    """Two slow calls, each within its limit: the request is not kept for both; the next is fine."""
+    async with IdentityProvider(key) as idp, ScriptedUpstream(echo) as upstream:
+        async with serve(config(idp, upstream, "timeout: 1s")) as gateway:
+            await eventually(lambda: idp.calls["/keys"] == 1)
+            idp.delay = 0.7
+            await gateway.reload(config(idp, upstream, "timeout: 1001ms"))
+            async with gateway.client() as client:
+                first = await client.get("/", headers=bearer(idp.token()))
+                await eventually(lambda: remembered(gateway)._source.keys is not None)
+                second = await client.get("/", headers=bearer(idp.token()))
+
+    assert (first.status_code, first.json()["code"]) == (503, "identity_unavailable")
+    assert first.headers["retry-after"] == "1"
+    assert second.status_code == 200
+
+
+async def test_closing_while_requests_wait(serve: Serve, key: SigningKey) -> None:
+    """A fetch that is cut answers nobody, and cancels nobody: 503."""
+    async with IdentityProvider(key) as idp, ScriptedUpstream(echo) as upstream:
+        idp.gate = asyncio.Event()
+        async with serve(config(idp, upstream)) as gateway, gateway.client() as client:
+            waiting = asyncio.create_task(client.get("/", headers=bearer(idp.token())))
+            await eventually(lambda: gateway.metric("gateway_requests_in_flight") == 1)
+            await remembered(gateway)._source.aclose()
+            got = await waiting
+            idp.gate.set()
+
+    assert got.status_code == 503
+
+
 @pytest.mark.parametrize("trouble", ["status", "issuer", "garbage", "empty", "private", "large"])
 async def test_a_provider_that_talks_nonsense(
     serve: Serve, key: SigningKey, trouble: str, caplog: pytest.LogCaptureFixture

@@ -119,14 +119,14 @@ async def test_the_cache_ends(serve: Serve, key: SigningKey) -> None:
     """An answer is kept for `cache` and never beyond exp; then the server is asked again."""
     async with IdentityProvider(key) as idp, ScriptedUpstream(echo) as upstream:
         idp.tokens["short"] = active()
-        idp.tokens["ends"] = active(exp=time.time() + 1)
+        idp.tokens["ends"] = active(exp=time.time() + 100)
         async with serve(config(idp, upstream, "cache: 100ms, leeway: 0s")) as gateway:
             async with gateway.client() as client:
                 assert (await client.get("/", headers=bearer("short"))).status_code == 200
                 del idp.tokens["short"]
                 await asyncio.sleep(0.12)
                 assert (await client.get("/", headers=bearer("short"))).status_code == 401
-        async with serve(config(idp, upstream, "cache: 60s, leeway: 0s")) as gateway:
+        async with serve(config(idp, upstream, "cache: 300s, leeway: 0s")) as gateway:
             async with gateway.client() as client:
                 assert (await client.get("/", headers=bearer("ends"))).status_code == 200
                 (entry,) = asked(gateway).remembered.young.values()

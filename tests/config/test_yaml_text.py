@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.contracts.yaml_text import MAX_DEPTH, UnreadableYaml, parse
+from gateway.config.yaml_text import MAX_DEPTH, UnreadableYaml, parse
 
 
 @pytest.mark.parametrize(
