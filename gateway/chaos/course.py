@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from gateway.chaos.scenario import Phase, Scenario
+from gateway.chaos.scenario import Scenario
 from gateway.config.model import GatewayConfig, RouteConfig
 from gateway.config.model_key import WebhookIdentity
 from gateway.policies.auth.policy import AuthConfig
 
 # What asks the store on the way of a request.
 _STORE_POLICIES = frozenset({"rate_limit", "cache", "idempotency"})
-
-
-def fault_of(phases: list[Phase]) -> tuple[int, int] | None:
-    """The first and the last phase in which something is wrong; None if nothing ever is."""
-    places = [place for place, phase in enumerate(phases) if not phase.is_calm]
-    return (places[0], places[-1]) if places else None
 
 
 def chosen(gateway: GatewayConfig, scenario: Scenario, only: Collection[str]) -> list[RouteConfig]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from gateway.chaos.example import Resolve, example
+from gateway.chaos.example import Resolve, example, matches
 from gateway.config.model import GatewayConfig, RouteConfig
 from gateway.contracts.document import MISSING, Document
 from gateway.contracts.files import DocumentError, Files
@@ -160,8 +160,22 @@ def _read_parameter(document: Document, parameter: Any, found: Described, resolv
         return
     if "example" in parameter:
         into[name] = parameter["example"]
-    else:
-        into[name] = example(parameter.get("schema", {"type": "string"}), resolve)
+        return
+    schema = parameter.get("schema", {"type": "string"})
+    if where != "path" or not _takes_numbers(schema, resolve):
+        into[name] = example(schema, resolve)
+
+
+def _takes_numbers(schema: Any, resolve: Resolve) -> bool:
+    """Whether a parameter may be any number of four digits, so that requests can differ."""
+    for _ in range(8):
+        if isinstance(schema, dict) and isinstance(schema.get("$ref"), str):
+            schema = resolve(schema["$ref"])
+    if not isinstance(schema, dict):
+        return True
+    allowed = {"type", "pattern", "minLength", "description", "title", "minimum"}
+    fits = matches(str(schema.get("pattern", "")), "1001") and schema.get("minLength", 0) <= 4
+    return fits and schema.keys() <= allowed and schema.get("minimum", 0) <= 1000
 
 
 def _read_answer(

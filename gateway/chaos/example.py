@@ -1,11 +1,13 @@
 """A value that a JSON Schema allows, as far as that can be guessed: what generated requests send.
 
-Written examples, defaults and constants come first; else the smallest value of the type. Patterns
-and conditions are not solved: whoever uses them writes the request into the scenario.
+Written examples, defaults and constants come first; else the smallest value of the type. Of
+patterns only the usual ones are met, by trying; conditions are not solved. Whoever uses such writes
+the request into the scenario.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -22,6 +24,11 @@ _FORMATS: Final[Mapping[str, str]] = {
     "uri": "https://example.com/",
     "uuid": "3f0c8e8e-3b0d-4d52-9a5b-6f0f2f0f2f01",
 }
+
+_TRIED: Final = (
+    "1001", "1", "12345678", "a", "A", "abc", "ABC", "AB", "EUR", "A-1", "a-1", "abc_123", "ABC-123",
+    "1.0.0", "#00ff00", "+15550100", "/", *_FORMATS.values(),
+)  # fmt: skip
 
 Resolve = Callable[[str], Any]
 """What a `$ref` means; None if nothing."""
@@ -77,8 +84,19 @@ def _object(schema: dict[str, Any], resolve: Resolve, depth: int) -> dict[str, A
 
 def _text(schema: dict[str, Any]) -> str:
     text = _FORMATS.get(str(schema.get("format")), "text")
+    if isinstance(schema.get("pattern"), str):
+        tried = (each for each in (text, *_TRIED) if matches(schema["pattern"], each))
+        return next(tried, text)
     text = text.ljust(int(schema.get("minLength", 0)), "x")
     return text[: int(schema["maxLength"])] if "maxLength" in schema else text
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Whether a schema's pattern is found in the text; not if it is beyond Python's syntax."""
+    try:
+        return re.search(pattern, text) is not None
+    except re.error:
+        return False
 
 
 def _number(schema: dict[str, Any]) -> float:

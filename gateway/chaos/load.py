@@ -51,19 +51,28 @@ class Record:
 class Clients:
     """Sends what `makers` make to `port`, one route after the other, as the load of a phase says.
 
-    `now` gives seconds since the scenario began. A client waits `give_up` seconds for an answer.
+    `now` gives seconds since the scenario began. A client waits `give_up` seconds for an answer;
+    the gateway keeps idle connections for `keep_alive` seconds.
     """
 
     def __init__(
-        self, makers: Sequence[Maker], port: int, now: Callable[[], float], give_up: float
+        self,
+        makers: Sequence[Maker],
+        port: int,
+        now: Callable[[], float],
+        *,
+        give_up: float,
+        keep_alive: float,
     ) -> None:
         self.record = Record()
         self._turns = itertools.cycle(makers)
         self._port = port
         self._now = now
         self._give_up = give_up
+        self._keep_alive = keep_alive
         self._numbers = itertools.count(1)
-        self._idle: list[_Connection] = []
+        self._idle: list[tuple[_Connection, float]] = []
+        self._broken: BaseException | None = None
         self._open: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._driver: asyncio.Task[None] | None = None
@@ -79,6 +88,8 @@ class Clients:
         await self._stop()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._give_up + 1.0)
+        if self._broken is not None:
+            raise self._broken
 
     async def aclose(self) -> None:
         """Leave at once."""
@@ -125,8 +136,14 @@ class Clients:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            # A fault of ours, which must not pass for one of the gateway's.
+            self._broken = self._broken or task.exception()
 
     async def _one(self) -> None:
         request = next(self._turns).make(next(self._numbers))
@@ -155,8 +172,9 @@ class Clients:
     async def _exchange(self, request: Request) -> tuple[int, str]:
         """Status and code of the answer. Raises OSError, _Cut, _Nothing, MalformedMessage."""
         while self._idle:
-            connection = self._idle.pop()
-            if connection.is_usable:
+            connection, since = self._idle.pop()
+            # The gateway closes what is idle for long, perhaps at this very moment.
+            if connection.is_usable and self._now() - since < self._keep_alive / 2:
                 break
             self._drop(connection)
         else:
@@ -168,7 +186,7 @@ class Clients:
             reusable = head.keep_alive
         finally:
             if reusable:
-                self._idle.append(connection)
+                self._idle.append((connection, self._now()))
             else:
                 self._drop(connection)
         return head.status, _code(head, body)

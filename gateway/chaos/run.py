@@ -22,7 +22,7 @@ from gateway.chaos.described import Described, Descriptions
 from gateway.chaos.load import Clients
 from gateway.chaos.report import Report, counted, describe_phase
 from gateway.chaos.requests import Maker, address_for
-from gateway.chaos.scenario import Load, Phase, Scenario, Trouble, Written
+from gateway.chaos.scenario import Load, Phase, Scenario, Trouble, Written, fault_of
 from gateway.chaos.standin import Answer, Ledger, StandIn
 from gateway.chaos.store import StoreStandIn, make_folder
 from gateway.chaos.substitute import asks_for_tokens, substitute, without_certificates
@@ -108,7 +108,10 @@ class _Rehearsal:
         self._ledger.answers = self._answers
         self._note_what_is_off(store)
         port = int(plane.addresses()[0].rpartition(":")[2])
-        clients = Clients(makers, port, self._now, self._scenario.give_up)
+        clients = Clients(
+            makers, port, self._now, give_up=self._scenario.give_up,
+            keep_alive=self._gateway.server.timeouts.keep_alive,
+        )  # fmt: skip
         stack.push_async_callback(clients.aclose)
         lag = asyncio.create_task(self._measure_lag())
         stack.callback(lag.cancel)
@@ -221,7 +224,7 @@ class _Rehearsal:
     async def _play(self, clients: Clients, store: StoreStandIn) -> Course:
         """Go through the phases."""
         phases = self._scenario.phases
-        fault = course.fault_of(phases)
+        fault = fault_of(phases)
         begins = ends = None
         load: Load | None = None
         self._began = time.monotonic()

@@ -7,7 +7,7 @@ with what was probably meant.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Final, Literal
@@ -323,6 +323,34 @@ def read_scenario(file: FilePath, environ: Mapping[str, str] | None = None) -> W
     scenario = None
     if root is not None:
         scenario = Validator(base, issues).validate(Scenario, root, ())
+        if scenario is not None:
+            _check_course(scenario, root, Validator(base, issues))
     if issues or scenario is None or root is None:
         raise ConfigErrors(issues)
     return Written(scenario, root)
+
+
+def fault_of(phases: Sequence[Phase]) -> tuple[int, int] | None:
+    """The first and the last phase in which something is wrong; None if nothing ever is."""
+    places = [place for place, phase in enumerate(phases) if not phase.is_calm]
+    return (places[0], places[-1]) if places else None
+
+
+def _check_course(scenario: Scenario, root: Node, validator: Validator) -> None:
+    """What can be judged needs a time before, and a time after."""
+    fault = fault_of(scenario.phases)
+    phases = root.value["phases"]
+    if fault is not None and fault[0] == 0 and scenario.expect:
+        message = "begin with a phase in which all is well: it tells what is usual"
+        validator.report(phases.value[0], ("phases", 0), message)
+    for place, phase in enumerate(scenario.phases):
+        if phase.until is not None and (fault is None or place <= fault[1]):
+            path: Path = ("phases", place, "until")
+            validator.report_key(phases.value[place], path, "nothing has to be recovered from here")
+    recovering = fault is None or fault[1] == len(scenario.phases) - 1
+    for name, each in scenario.expect.items():
+        if each.recovers_within is not None and recovering:
+            path = ("expect", name, "recovers_within")
+            message = "there is no phase after the trouble"
+            hint = "end with {for: 30s, until: recovered}"
+            validator.report_key(root.value["expect"].value[name], path, message, hint)

@@ -17,6 +17,7 @@ from gateway.config.model import (
     RouteConfig,
     StoreConfig,
     TargetConfig,
+    TelemetryConfig,
 )
 from gateway.config.model_key import MtlsIdentity
 from gateway.config.store_url import StoreUrl
@@ -44,7 +45,8 @@ def substitute(
     gateway = loaded.configuration.gateway
     changes: dict[str, Any] = {
         "server": _server(gateway, forwarded=forwarded),
-        "telemetry": gateway.telemetry.model_copy(update={"access_log": None}),
+        # Nothing is logged, exported or told to anybody; only what is hidden stays hidden.
+        "telemetry": TelemetryConfig(access_log=None, redact=gateway.telemetry.redact),
         "store": _store(gateway.store, store),
         "identities": dict(identities),
         "upstreams": {

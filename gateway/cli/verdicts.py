@@ -54,7 +54,7 @@ def _details(report: Report) -> Iterator[str]:
             yield f"  skipped {each.route}: {each.skipped}"
         for check in each.checks:
             if not check.ok:
-                yield f"  missed  {each.route}: {check.name} {check.wanted}; seen: {check.seen}"
+                yield f"  missed  {each.route}: {check.name}: {check.wanted}; seen: {check.seen}"
     for each in report.routes:
         if each.codes:
             codes = ", ".join(f"{code} {count}" for code, count in each.codes.items())
@@ -68,7 +68,7 @@ def _details(report: Report) -> Iterator[str]:
 def _series(title: str, counted: list[Counted]) -> Iterator[str]:
     """One line for each owner: what happened to it, and how often."""
     found: dict[str, list[str]] = {}
-    for each in counted:
+    for each in sorted(counted, key=lambda each: (each.upstream, each.route)):
         owner = each.route or each.upstream
         found.setdefault(owner, []).append(f"{each.what} ({each.reason}) {each.count}")
     for owner, parts in found.items():
