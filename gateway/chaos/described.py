@@ -64,7 +64,10 @@ class Descriptions:
         if request is not None:
             if request.body is not None:
                 found.body = self._example(request.body)
-            found.path = _mapping(self._example(request.path))
+            if isinstance(request.path, dict):
+                # A path has all of its parameters, whatever the schema asks for.
+                every = list(_mapping(request.path.get("properties")))
+                found.path = _mapping(self._example({**request.path, "required": every}))
             found.query = _mapping(self._example(request.query))
             found.headers = _mapping(self._example(request.headers))
         if response is not None and response.body is not None:

@@ -26,8 +26,8 @@ _FORMATS: Final[Mapping[str, str]] = {
 }
 
 _TRIED: Final = (
-    "1001", "1", "12345678", "a", "A", "abc", "ABC", "AB", "EUR", "A-1", "a-1", "abc_123", "ABC-123",
-    "1.0.0", "#00ff00", "+15550100", "/", *_FORMATS.values(),
+    "1001", "1", "12345678", "a", "A", "abc", "ABC", "AB", "EUR", "A-1", "a-1", "abc_123",
+    "ABC-123", "1.0.0", "#00ff00", "+15550100", "/", *_FORMATS.values(),
 )  # fmt: skip
 
 Resolve = Callable[[str], Any]
