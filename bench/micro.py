@@ -130,7 +130,7 @@ async def _store_calls(at_once: int) -> float:
     """Seconds of CPU of this process for all calls, on the embedded engine."""
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(
-            StoreConfig(),
+            StoreConfig.model_validate({"timeout": "5s"}),
             Path(folder),
             clock=SystemClock(),
             rng=random.Random(),

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from gateway.clock import Clock, SystemClock
-from gateway.config.issues import ConfigErrors, in_route, located
+from gateway.config.issues import in_route, located
 from gateway.config.model import RouteConfig
 from gateway.contracts.library import Library
 from gateway.errors import ConfigError
@@ -237,8 +237,6 @@ class _Builder:
             if config.enabled:
                 try:
                     routes.append(self._route(config))
-                except ConfigErrors as error:
-                    self._errors.append(error)
                 except ConfigError as error:
                     self._errors.append(in_route(error, position, config))
             # Ten thousand routes take a second: requests are served in between.
@@ -292,22 +290,18 @@ class _Builder:
     def _store(self) -> Store:
         """The store, made when the first policy asks for it."""
         config, runtime = self._gateway.store, self._runtime
-
-        def make() -> Store:
-            try:
-                return open_store(
-                    config,
-                    self._configuration.base_dir,
-                    clock=runtime.clock,
-                    rng=runtime.random,
-                    series=runtime.metrics.store,
-                    engines=runtime.engines,
-                )
-            except ConfigError as error:
-                # Its place is the store's section, and not the route that asked first.
-                raise located([error], self._configuration) from error
-
-        store: Store = self._shared(("store", config), make)
+        store: Store = self._shared(
+            ("store", config),
+            lambda: open_store(
+                config,
+                self._configuration.base_dir,
+                clock=runtime.clock,
+                rng=runtime.random,
+                series=runtime.metrics.store,
+                engines=runtime.engines,
+                errors=self._errors,
+            ),
+        )
         return store
 
     def _shared(self, key: tuple[object, ...], factory: Callable[[], Any]) -> Any:

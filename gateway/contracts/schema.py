@@ -8,10 +8,9 @@ that knows the validator library.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from itertools import islice
 from typing import Any, Final
-
-import jsonschema_rs
 
 from gateway.contracts.messages import describe
 from gateway.contracts.violations import MAX_VIOLATIONS, Violation, escape
@@ -20,14 +19,26 @@ from gateway.contracts.violations import MAX_VIOLATIONS, Violation, escape
 # the first one is told.
 MAX_NODES: Final = 5000
 _REGEX_SIZE: Final = 4 * 1024 * 1024
-_PATTERNS: Final = jsonschema_rs.RegexOptions(size_limit=_REGEX_SIZE, dfa_size_limit=_REGEX_SIZE)
 _DRAFTS: Final = {
-    "http://json-schema.org/draft-04/schema": jsonschema_rs.Draft4Validator,
-    "http://json-schema.org/draft-06/schema": jsonschema_rs.Draft6Validator,
-    "http://json-schema.org/draft-07/schema": jsonschema_rs.Draft7Validator,
-    "https://json-schema.org/draft/2019-09/schema": jsonschema_rs.Draft201909Validator,
-    "https://json-schema.org/draft/2020-12/schema": jsonschema_rs.Draft202012Validator,
+    "http://json-schema.org/draft-04/schema": "Draft4Validator",
+    "http://json-schema.org/draft-06/schema": "Draft6Validator",
+    "http://json-schema.org/draft-07/schema": "Draft7Validator",
+    "https://json-schema.org/draft/2019-09/schema": "Draft201909Validator",
+    "https://json-schema.org/draft/2020-12/schema": "Draft202012Validator",
 }
+
+
+@cache
+def _library() -> Any:
+    # When the first schema is compiled: it takes 6 MB that a gateway without contracts saves.
+    import jsonschema_rs  # noqa: PLC0415
+
+    return jsonschema_rs
+
+
+@cache
+def _patterns() -> Any:
+    return _library().RegexOptions(size_limit=_REGEX_SIZE, dfa_size_limit=_REGEX_SIZE)
 
 
 class SchemaError(ValueError):
@@ -45,9 +56,10 @@ class Registry:
     __slots__ = ("native",)
 
     def __init__(self, documents: Iterable[tuple[str, Any]]) -> None:
+        library = _library()
         try:
-            self.native = jsonschema_rs.Registry(list(documents), draft=jsonschema_rs.Draft202012)
-        except (ValueError, jsonschema_rs.ReferencingError) as error:
+            self.native = library.Registry(list(documents), draft=library.Draft202012)
+        except (ValueError, library.ReferencingError) as error:
             raise SchemaError(_first_line(error)) from None
 
 
@@ -88,7 +100,7 @@ class Schema:
     def _first(self, value: Any, where: str, prefix: str) -> Violation:
         try:
             self._validate(value)
-        except jsonschema_rs.ValidationError as error:
+        except _library().ValidationError as error:
             return describe(
                 where, prefix, pointer_of(error.schema_path), pointer_of(error.instance_path),
                 error.message,
@@ -99,7 +111,7 @@ class Schema:
 def check_pattern(pattern: str) -> bool:
     """Whether a pattern can be matched in linear time."""
     try:
-        jsonschema_rs.Draft202012Validator({"pattern": pattern}, pattern_options=_PATTERNS)
+        _library().Draft202012Validator({"pattern": pattern}, pattern_options=_patterns())
     except ValueError:
         return False
     return True
@@ -111,29 +123,30 @@ def pointer_of(path: Iterable[str | int]) -> str:
 
 
 def _compile(document: dict[str, Any] | bool, registry: Registry | None) -> Any:
-    draft: type[jsonschema_rs.Validator] = jsonschema_rs.Draft202012Validator
+    library = _library()
+    draft = "Draft202012Validator"
     if isinstance(document, dict) and isinstance(stated := document.get("$schema"), str):
         known = _DRAFTS.get(stated.rstrip("#"))
         if known is None:
             raise SchemaError("no JSON Schema dialect that is known here", "/$schema")
         draft = known
     try:
-        return draft(
+        return getattr(library, draft)(
             document,
             validate_formats=True,
             offline=True,
             mask="a value",
-            pattern_options=_PATTERNS,
+            pattern_options=_patterns(),
             registry=registry.native if registry is not None else None,
         )
-    except jsonschema_rs.ValidationError as error:
+    except library.ValidationError as error:
         pointer = pointer_of(error.instance_path)
         raise SchemaError(_explain(error), pointer) from None
-    except (ValueError, jsonschema_rs.ReferencingError) as error:
+    except (ValueError, library.ReferencingError) as error:
         raise SchemaError(_first_line(error)) from None
 
 
-def _explain(error: jsonschema_rs.ValidationError) -> str:
+def _explain(error: Any) -> str:
     message = _first_line(error)
     last = error.instance_path[-1] if error.instance_path else ""
     if last == "pattern" or "patternProperties" in error.instance_path:

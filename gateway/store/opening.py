@@ -10,8 +10,8 @@ from typing import Protocol
 
 from gateway.clock import Clock
 from gateway.config.model_store import StoreConfig
-from gateway.config.store_url import StoreKind
-from gateway.errors import StoreError
+from gateway.config.store_url import StoreKind, StoreUrl
+from gateway.errors import ConfigError, StoreError
 from gateway.observability.store_series import StoreSeries
 from gateway.store.base import Store
 from gateway.store.cluster import ClusterStore
@@ -114,11 +114,32 @@ def open_store(
     rng: random.Random,
     series: StoreSeries,
     engines: Engines | None = None,
+    errors: list[ConfigError] | None = None,
 ) -> Store:
     """A store that has yet to be started. Raises ConfigError if it never could be.
 
-    A relative `data` starts at `base_dir`. `engines` runs the embedded engine.
+    A relative `data` starts at `base_dir`. `engines` runs the embedded engine. With `errors`
+    nothing is raised: the error goes there, once, and whoever asked gets a store that is never up,
+    because it is the store's section that is wrong and not theirs.
     """
+    try:
+        return _open(config, base_dir, clock, rng, series, engines)
+    except ConfigError as error:
+        if errors is None:
+            raise
+        errors.append(error)
+        nowhere = config.model_copy(update={"url": StoreUrl(StoreKind.SINGLE, path="/dev/null")})
+        return _open(nowhere, base_dir, clock, rng, series, engines)
+
+
+def _open(
+    config: StoreConfig,
+    base_dir: Path,
+    clock: Clock,
+    rng: random.Random,
+    series: StoreSeries,
+    engines: Engines | None,
+) -> Store:
     url = config.url
     options = StoreOptions(
         url=url,

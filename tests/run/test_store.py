@@ -190,3 +190,15 @@ async def test_second_gateway_on_one_directory(tmp_path: Path) -> None:
         )
         assert checked.returncode == 0, checked.stderr
         assert await count(running) == 1
+
+
+async def test_a_store_that_could_never_be(tmp_path: Path) -> None:
+    """What is wrong with the store is told at the store, not at the route that asks for it."""
+    config = write(tmp_path, store="url: 'rediss://h?ca=none.pem'")
+    checked = subprocess.run(
+        [sys.executable, "-m", "gateway", "check", str(config)], capture_output=True, text=True
+    )
+    assert checked.returncode == 78
+    assert "gateway.yaml:5:" in checked.stdout + checked.stderr
+    assert "store.url: " in checked.stdout + checked.stderr
+    assert "No such file" in checked.stdout + checked.stderr

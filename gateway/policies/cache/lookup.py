@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.message import Exchange, Handler, Headers, Response
+from gateway.message import Exchange, Handler, Headers, Request, Response
 from gateway.policies.cache.directives import RawHeaders
 from gateway.policies.cache.entry import TAG_FIELDS, Entry
 from gateway.policies.cache.flight import Flight, Landing
@@ -83,11 +82,12 @@ def snapshot(headers: Headers) -> Headers:
 
 def detached(exchange: Exchange, now: float) -> Exchange:
     """An exchange for the same content without a client: it may outlive the one it comes from."""
-    request = copy.copy(exchange.request)
-    request.method = "GET"
-    request.headers = Headers(
-        [pair for pair in exchange.request.headers.raw if pair[0] not in _NOT_REPEATED]
-    )
+    own = exchange.request
+    fields = [pair for pair in own.headers.raw if pair[0] not in _NOT_REPEATED]
+    request = Request("GET", own.path, own.query, Headers(fields), own.host)
+    request.client, request.peer, request.port = own.client, own.peer, own.port
+    request.scheme, request.http_version = own.scheme, own.http_version
+    request.trusted, request.certificate = own.trusted, own.certificate
     made = Exchange(request, now)
     made.route = exchange.route
     made.generation = exchange.generation
@@ -96,6 +96,7 @@ def detached(exchange: Exchange, now: float) -> Exchange:
     made.correlation_id = exchange.correlation_id
     made.trace = exchange.trace
     made.principal = exchange.principal
+    made.state = None if exchange.state is None else exchange.state.copy()
     return made
 
 
