@@ -18,6 +18,8 @@ from gateway.chaos.scenario import Expectation
 _STEPS: Final = 10
 # Fewer requests than this before the fault tell nothing about what is usual.
 MIN_BASELINE: Final = 3
+# A smaller share of good answers before the fault than this is no usual state to come back to.
+_USUAL: Final = 0.5
 _TOO_MANY: Final = 429
 
 Formatter = Callable[[float | None], str]
@@ -192,7 +194,7 @@ def judge(
         verdict.recovery = recovery(
             samples, course.ends, course.length, ratio=verdict.success_before, window=window
         )
-    _check(verdict, course, expectation, failures)
+    _check(verdict, course, expectation, before=len(before), failures=failures)
     verdict.ok = all(check.ok for check in verdict.checks)
     return verdict
 
@@ -204,11 +206,16 @@ def classes(samples: Sequence[Sample]) -> dict[str, int]:
 
 
 def _check(
-    verdict: RouteVerdict, course: Course, wanted: Expectation, failures: Mapping[str, int]
+    verdict: RouteVerdict,
+    course: Course,
+    wanted: Expectation,
+    *,
+    before: int,
+    failures: Mapping[str, int],
 ) -> None:
     checks = verdict.checks
     if wanted.model_fields_set:
-        _check_baseline(verdict, course)
+        _check_baseline(verdict, course, before)
     if wanted.max_error_ratio is not None:
         share = verdict.failed_during
         checks.append(_at_most("max_error_ratio", share, wanted.max_error_ratio, percent))
@@ -230,20 +237,24 @@ def _check(
         checks += _check_others(verdict, wanted.no_failures_on, failures)
 
 
-def _check_baseline(verdict: RouteVerdict, course: Course) -> None:
+def _check_baseline(verdict: RouteVerdict, course: Course, before: int) -> None:
     """Without good answers before the fault, nothing that is seen in it means anything."""
-    good = verdict.success_before
-    if course.begins is None or (good is not None and good >= 0.5):
+    if course.begins is None:
         return
-    codes = ", ".join(verdict.codes) or "no requests were sent"
-    seen = f"{percent(good)} good ({codes})" if good is not None else codes
-    wanted = "good answers before the fault; say what to send under requests"
-    verdict.checks.append(Check("baseline", False, wanted, seen))
+    good = verdict.success_before or 0.0
+    if before < MIN_BASELINE:
+        wanted = f"{MIN_BASELINE} requests before the fault: a higher rate, or --route"
+        verdict.checks.append(Check("baseline", False, wanted, str(before)))
+    elif good < _USUAL:
+        wanted = "good answers before the fault: say under requests what to send"
+        seen = f"{percent(good)} good ({', '.join(verdict.codes)})"
+        verdict.checks.append(Check("baseline", False, wanted, seen))
 
 
 def _at_most(name: str, seen: float | None, most: float, shown: Formatter) -> Check:
-    ok = seen is not None and seen <= most + 1e-9
-    return Check(name, ok, f"at most {shown(most)}", shown(seen))
+    if seen is None:
+        return Check(name, False, f"at most {shown(most)}", "no requests during the fault")
+    return Check(name, seen <= most + 1e-9, f"at most {shown(most)}", shown(seen))
 
 
 def _check_recovery(verdict: RouteVerdict, within: float) -> Check:

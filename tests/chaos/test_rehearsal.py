@@ -114,7 +114,7 @@ async def test_shipped_scenarios_pass_with_the_shipped_configuration(
 
 async def test_retries_without_bounds_fail_the_amplification_check(tmp_path: Path) -> None:
     """Five attempts, no budget, no breaker: a shipped scenario says so, for that route alone."""
-    one = shortened(read_scenario(ROOT / "config" / "chaos" / "flapping.yaml"), 0.25)
+    one = shortened(read_scenario(ROOT / "config" / "chaos" / "failing.yaml"))
     report = await run(load(tmp_path, config(STORM)), one)
 
     assert not report.ok

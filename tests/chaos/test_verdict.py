@@ -133,7 +133,10 @@ def test_without_good_answers_before_nothing_is_believed() -> None:
 
     assert missed(found) == ["baseline"]
     assert "401" in found.checks[0].seen
-    assert missed(verdict([], max_error_ratio=0)) == ["baseline", "max_error_ratio"]
+    nothing = verdict([], max_error_ratio=0)
+    assert missed(nothing) == ["baseline", "max_error_ratio"]
+    assert "a higher rate" in nothing.checks[0].wanted
+    assert nothing.checks[1].seen == "no requests during the fault"
     assert verdict(refused).ok  # nobody expected anything
 
 
