@@ -27,9 +27,15 @@ def in_trouble(route: RouteConfig, gateway: GatewayConfig, scenario: Scenario) -
     for phase in scenario.phases:
         if phase.load is not None or (phase.store != "up" and uses_store(route, gateway)):
             return True
-        if route.upstream and not scenario.trouble(phase, route.upstream).is_healthy:
+        if any(not scenario.trouble(phase, name).is_healthy for name in upstreams_of(route)):
             return True
     return False
+
+
+def upstreams_of(route: RouteConfig) -> list[str]:
+    """Where its requests may go: its upstream, and that of a canary."""
+    canary = getattr(route.policies.get("canary"), "upstream", None)
+    return [name for name in (route.upstream, canary) if isinstance(name, str)]
 
 
 def uses_store(route: RouteConfig, gateway: GatewayConfig) -> bool:
@@ -45,7 +51,7 @@ def calls_of(route: RouteConfig, calls: Mapping[str, Mapping[int, int]]) -> dict
     mirror = getattr(route.policies.get("mirror"), "upstream", None)
     found: dict[int, int] = {}
     for upstream, counts in calls.items():
-        if upstream == mirror and upstream != route.upstream:
+        if upstream == mirror and upstream not in upstreams_of(route):
             continue
         for number, count in counts.items():
             found[number] = found.get(number, 0) + count

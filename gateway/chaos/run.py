@@ -311,7 +311,7 @@ class _Rehearsal:
                 continue
             facts = RouteFacts(
                 route.name,
-                route.upstream or "",
+                ", ".join(course.upstreams_of(route)),
                 course.in_trouble(route, self._gateway, self._scenario),
                 course.calls_of(route, self._ledger.calls),
             )

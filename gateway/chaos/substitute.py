@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gateway.config.model import (
     GatewayConfig,
@@ -26,7 +26,9 @@ from gateway.policies.auth.policy import AuthConfig
 from gateway.policies.upstream_auth.config import ClientCredentials, UpstreamAuthConfig
 from gateway.runtime import Loaded
 
-UPSTREAM_AUTH = "upstream_auth"
+UPSTREAM_AUTH: Final = "upstream_auth"
+# Sections that call or listen to the world by themselves, and so have no place in a rehearsal.
+_STARTED_ELSEWHERE: Final = frozenset({"schedules", "streams"})
 
 
 def substitute(
@@ -66,6 +68,8 @@ def substitute(
         },
         "routes": [_route(route, gateway) for route in gateway.routes],
     }
+    for name in _STARTED_ELSEWHERE & GatewayConfig.model_fields.keys():
+        changes[name] = {}
     made = gateway.model_copy(update=changes)
     # A copy takes what was computed with it.
     made.__dict__.pop("routes_by_name", None)

@@ -99,7 +99,9 @@ def _run_all(
 
         def leave(number: int) -> None:
             caught.append(number)
-            task.cancel()
+            # Once: closing everything takes a moment, and must not be cut short itself.
+            if len(caught) == 1:
+                task.cancel()
 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -177,7 +177,7 @@ async def test_the_store_is_gone(tmp_path: Path, state: str) -> None:
   - {name: limited, match: {path: /l}, upstream: a, rate_limit: {rate: 1000/s}}"""
     expect = '"*": {only_codes: [store_unavailable], recovers_within: 4s, no_failures_on: others}'
     report = await run(
-        load(tmp_path, config(routes=routes)),
+        load(tmp_path, config(routes=routes, extra="store: {timeout: 200ms}\n")),
         written(tmp_path, scenario(f"store: {state}", expect)),
     )
 
