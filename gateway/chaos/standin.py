@@ -25,6 +25,8 @@ from gateway.chaos.scenario import Trouble
 from gateway.http1.chunked import ChunkedDecoder
 
 TAG: Final = b"x-lockgate-chaos"
+# The number of requests that carry none.
+NOBODY: Final = -1
 _HEALTHY: Final = Trouble()
 _MAX_HEAD: Final = 256 * 1024
 
@@ -65,7 +67,7 @@ class _Request:
 
 
 class Ledger:
-    """Which requests reached which upstream, and how often. Number -1 is what no client sent."""
+    """Which requests reached which upstream, and how often, by the requests' numbers."""
 
     def __init__(self) -> None:
         self.calls: dict[str, Counter[int]] = {}
@@ -75,6 +77,11 @@ class Ledger:
     def note(self, upstream: str, number: int) -> None:
         """One more request."""
         self.calls.setdefault(upstream, Counter())[number] += 1
+
+    def strangers(self, upstream: str) -> int:
+        """How many requests without a number an upstream saw."""
+        calls = self.calls.get(upstream)
+        return 0 if calls is None else calls[NOBODY]
 
     def answer(self, upstream: str, route: str) -> Answer:
         """What this route's requests are answered here: its own answer, or the upstream's."""
@@ -256,7 +263,7 @@ async def _read(reader: asyncio.StreamReader) -> _Request | None:
             await _feed(reader, decoder)
     else:
         await reader.readexactly(int(fields.get(b"content-length", b"0")))
-    number, _, route = fields.get(TAG, b"-1;").partition(b";")
+    number, _, route = fields.get(TAG, b"%d;" % NOBODY).partition(b";")
     return _Request(line.partition(b" ")[0], int(number), route.decode("latin-1"))
 
 

@@ -71,6 +71,17 @@ def test_a_table_for_people(files: tuple[str, str]) -> None:
     assert "\x1b" not in done.stdout
 
 
+def test_colours_are_for_terminals_that_want_them(files: tuple[str, str]) -> None:
+    """NO_COLOR switches them off where they would be."""
+    Path(files[1]).write_text("name: calm\nload: {rate: 50/s}\nphases: [{for: 100ms}]\n")
+    arguments = ["chaos", files[1], "--config", files[0]]
+
+    assert "\x1b[" in CliRunner().invoke(lockgate, arguments, color=True).stdout
+    plain = CliRunner().invoke(lockgate, arguments, color=True, env={"NO_COLOR": "1"})
+    assert plain.exit_code == 0
+    assert "\x1b[" not in plain.stdout
+
+
 def test_json_and_junit_for_machines(files: tuple[str, str], tmp_path: Path) -> None:
     """One JSON object, a report for CI; the missed expectation in both; code 1."""
     strict = tmp_path / "strict.yaml"

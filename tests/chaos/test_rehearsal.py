@@ -141,6 +141,18 @@ async def test_a_breaker_contains_the_same_storm(tmp_path: Path) -> None:
     assert not of(report, "b.read").in_trouble
 
 
+async def test_requests_that_lost_their_number_are_noted(tmp_path: Path) -> None:
+    """They can't be told apart, so the amplification is not to be believed, and a note says so."""
+    routes = """\
+  - {name: a.read, match: {path: /a}, upstream: a,
+     headers: {request: {remove: [X-Lockgate-Chaos]}}}"""
+    loaded = load(tmp_path, config(routes=routes))
+    report = await run(loaded, written(tmp_path, scenario("upstream: {a: reset}")))
+
+    assert of(report, "a.read").upstream_requests == 0
+    assert any("requests of no client" in note for note in report.notes)
+
+
 async def test_one_target_of_two_is_down(tmp_path: Path) -> None:
     """Connecting elsewhere hides it from clients."""
     text = config().replace('["https://a.internal"]', '["https://a.internal", "unix:/run/a.sock"]')
