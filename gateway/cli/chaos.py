@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from gateway.chaos.report import Report
     from gateway.chaos.scenario import Written
     from gateway.runtime import Loaded
+
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 @click.command("chaos")
@@ -104,13 +107,17 @@ def _run_all(
                 task.cancel()
 
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _SIGNALS:
             loop.add_signal_handler(number, leave, number)
         reports = []
-        for each in written:
-            report = await rehearse(loaded, each, only=routes, seed=seed, tell=_tell)
-            show(report)
-            reports.append(report)
+        try:
+            for each in written:
+                report = await rehearse(loaded, each, only=routes, seed=seed, tell=_tell)
+                show(report)
+                reports.append(report)
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
         return reports
 
     try:
