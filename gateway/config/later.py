@@ -10,22 +10,19 @@ from typing import Final
 
 TOP_LEVEL: Final = frozenset(
     {
-        "flags",
         "schedules",
         "streams",
     }
 )
 TELEMETRY: Final = frozenset({"alerts", "audit", "tracing"})
 UPSTREAM: Final = frozenset({"health", "outliers"})
-ROUTE: Final = frozenset({"flag"})
+ROUTE: Final = frozenset[str]()
 POLICIES: Final = frozenset(
     {
         "audit",
-        "canary",
         "delivery",
         "deprecation",
         "minimise",
-        "mirror",
         "transform",
     }
 )

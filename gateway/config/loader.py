@@ -37,7 +37,7 @@ from gateway.errors import ConfigError
 
 __all__ = ["ConfigErrors", "Configuration", "Issue", "load"]
 
-_ROUTE_FIELDS: Final = frozenset(RouteConfig.model_fields) - {"policies", "plugins"}
+_ROUTE_FIELDS: Final = frozenset(RouteConfig.model_fields) - {"policies", "plugins", "elsewhere"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +271,7 @@ class _Loader:
         data["policies"], data["plugins"] = layers.merge(
             own, names, upstream if isinstance(upstream, str) else ""
         )
+        data["elsewhere"] = layers.elsewhere(data["policies"], own, names)
         route = self._validator.validate(RouteConfig, node, path, data)
         if route is None:
             check_destination(node, path, self._validator)

@@ -11,13 +11,15 @@ from collections.abc import Collection
 from typing import Final
 
 from gateway.observability.resilience import RESILIENCE_FAMILIES
-from gateway.observability.snapshot import Declaration, Kind, Sample
+from gateway.observability.snapshot import Declaration, Kind, Merge, Sample
 
 POLICY_FAMILIES: Final[list[Declaration]] = [*RESILIENCE_FAMILIES]
 
 
-def _family(name: str, kind: Kind, text: str, labels: tuple[str, ...]) -> Declaration:
-    declaration = Declaration(name, kind, text, labels)
+def _family(
+    name: str, kind: Kind, text: str, labels: tuple[str, ...], merge: Merge = Merge.SUM
+) -> Declaration:
+    declaration = Declaration(name, kind, text, labels, merge=merge)
     POLICY_FAMILIES.append(declaration)
     return declaration
 
@@ -59,6 +61,39 @@ UPSTREAM_TOKENS: Final = _family(
     Kind.COUNTER,
     "Requests for the gateway's own tokens, by token endpoint and outcome.",
     ("endpoint", "outcome"),
+)
+
+CANARY: Final = _family(
+    "gateway_canary_requests_total",
+    Kind.COUNTER,
+    "Exchanges of routes with a canary, by side (stable or canary) and how they ended: the class "
+    "of the status, or error if the side had no answer.",
+    ("route", "side", "result"),
+)
+
+MIRROR: Final = _family(
+    "gateway_mirror_requests_total",
+    Kind.COUNTER,
+    "Requests that were to be copied to a mirror, by what became of it: answered, failed, timeout, "
+    "cancelled, dropped (too many under way), paused (none is answered), too_large, same_upstream "
+    "(the canary had it).",
+    ("route", "result"),
+)
+MIRROR_COMPARISONS: Final = _family(
+    "gateway_mirror_comparisons_total",
+    Kind.COUNTER,
+    "Comparisons of a mirror's answer with the client's: equal, the first aspect that differs "
+    "(status, headers, schema, fields), or unreadable.",
+    ("route", "result"),
+)
+
+FLAG_SHARE: Final = _family(
+    "gateway_flag_share",
+    Kind.GAUGE,
+    "The share of callers for which a flag is on, from 0 to 1, its group aside; the highest of all "
+    "workers.",
+    ("flag",),
+    Merge.MAX,
 )
 
 # What Prometheus takes for a name.
