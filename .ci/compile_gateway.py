@@ -39,7 +39,9 @@ SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 MODULES = (
     "app", "forwarded", "http1.chunked", "http1.head", "http1.target", "message",
     "observability.access_log", "observability.correlation", "observability.metrics",
-    "observability.observer", "observability.trace", "policies.compile", "policies.terminal",
+    "observability.observer", "observability.trace", "policies.cache.entry",
+    "policies.cache.hits", "policies.cache.key", "policies.cache.memory", "policies.compile",
+    "policies.terminal",
     "routing.host", "routing.path", "routing.table", "routing.template", "routing.tree",
     "server.answer", "server.attendant", "server.body", "server.connection", "server.cycle",
     "server.factory", "server.protocol", "upstream.balancer", "upstream.body", "upstream.chooser",

@@ -13,6 +13,7 @@ from bench import (
     idle,
     limits,
     micro,
+    mirrored,
     reloads,
     report,
     resilience,
@@ -34,6 +35,7 @@ PARTS: dict[str, Callable[[Session], list[Row]]] = {
     "reloads": reloads.measure,
     "limits": limits.measure,
     "resilience": resilience.measure,
+    "mirror": mirrored.measure,
     "micro": micro.measure,
 }
 

@@ -67,7 +67,7 @@ def _amplification(session: Session) -> list[Row]:
 
 
 def _seen(session: Session, name: str, policies: str) -> float:
-    with _stub(session, "fail") as upstream:
+    with stub(session, "fail") as upstream:
         peer = lockgate.peer(Setup(policies=policies), name)
         with serving(peer, upstream, session.work, session.cores.proxy, "/ok") as (_, job):
             load.run(job.port, WARM_UP_S, session.cores.load)
@@ -81,7 +81,7 @@ def _isolation(session: Session) -> Row:
     policies = "bulkhead: {max_concurrent: 50, max_queued: 50}"
     alone: list[float] = []
     beside: list[float] = []
-    with session.upstream() as upstream, _stub(session, "stall") as stalled:
+    with session.upstream() as upstream, stub(session, "stall") as stalled:
         setup = Setup(policies=policies, second=stalled, timeout="2s")
         peer = lockgate.peer(setup, "lockgate-isolated")
         with serving(peer, upstream, session.work, session.cores.proxy) as (_, job):
@@ -99,7 +99,8 @@ def _isolation(session: Session) -> Row:
 
 
 @contextmanager
-def _stub(session: Session, mode: str) -> Iterator[int]:
+def stub(session: Session, mode: str) -> Iterator[int]:
+    """An upstream in trouble, and its port."""
     port = processes.free_port()
     command = [sys.executable, str(STUB), str(port), mode]
     log = session.work / f"{mode}.log"

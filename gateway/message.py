@@ -273,6 +273,8 @@ class Exchange:
     error: ErrorCode | None = None
     error_detail: str = ""
     reported: list[str] | None = None
+    # Which side of a canary answered: stable or canary; empty on routes without one.
+    side: str = ""
     # How the cache answered, on routes that have one; see policies/cache/status.py.
     cache: str = ""
     state: dict[str, Any] | None = None

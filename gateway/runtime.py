@@ -11,23 +11,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from gateway.chains import Chains
 from gateway.clock import Clock, SystemClock
 from gateway.config.issues import in_route, located
-from gateway.config.model import RouteConfig
 from gateway.contracts.library import Library
 from gateway.errors import ConfigError
+from gateway.flags.board import open_board
 from gateway.forwarded import TrustedProxies
 from gateway.loading import Loaded, load_configuration, open_library
-from gateway.message import Handler
 from gateway.observability.access_log import AccessLog
-from gateway.observability.metrics import UNMATCHED, Metrics
+from gateway.observability.metrics import Metrics
 from gateway.pauses import let_go
-from gateway.policies.base import BuildContext, Policy, has_lifecycle
-from gateway.policies.compile import compile_chain
-from gateway.policies.terminal import Forward, refuse_unmatched, respond
+from gateway.policies.base import BuildContext, ForwardTo, Policy, has_lifecycle
 from gateway.routing.table import Entry, RouteErrors, RouteTable
 from gateway.snapshot import CompiledRoute, Snapshot
 from gateway.store.base import Store
@@ -40,8 +38,6 @@ logger = logging.getLogger("gateway")
 
 # Routes that are built between two turns of the event loop: about two milliseconds of work.
 _SLICE: Final = 20
-# The policies that a request without a route goes through, so that it too is logged and counted.
-_UNMATCHED_POLICIES: Final = ("correlation", "observe")
 
 
 class Runtime:
@@ -219,7 +215,6 @@ class _Builder:
         self._configuration = loaded.configuration
         self._gateway = loaded.configuration.gateway
         self._generation = generation
-        self._policies: list[Policy] = []
         self._upstreams: dict[str, Upstream] = {}
         self._access_log: AccessLog | None = None
         self._library: Library | None = None
@@ -232,11 +227,15 @@ class _Builder:
         self._errors += self._library.errors
         self._access_log = self._open_access_log()
         self._upstreams = {name: self._upstream(name) for name in gateway.upstreams}
+        runtime = self._runtime
+        if gateway.flags:
+            open_board(gateway, self._shared, self._store, runtime.metrics)
+        chains = Chains(self._loaded.catalog, self._upstreams, runtime.metrics, self._context)
         routes = []
         for position, config in enumerate(gateway.routes):
             if config.enabled:
                 try:
-                    routes.append(self._route(config))
+                    routes.append(chains.route(config))
                 except ConfigError as error:
                     self._errors.append(in_route(error, position, config))
             # Ten thousand routes take a second: requests are served in between.
@@ -251,10 +250,10 @@ class _Builder:
             loaded=self._loaded,
             table=table,
             routes=routes,
-            unmatched=self._unmatched(),
+            unmatched=chains.unmatched(gateway),
             trusted_proxies=TrustedProxies(cidrs) if cidrs else None,
             upstreams=self._upstreams,
-            policies=[each for each in self._policies if has_lifecycle(each)],
+            policies=[each for each in chains.policies if has_lifecycle(each)],
             keys=self.keys,
             access_log=self._access_log,
         )
@@ -311,7 +310,7 @@ class _Builder:
     def _shared(self, key: tuple[object, ...], factory: Callable[[], Any]) -> Any:
         return self._runtime.shared(self.keys, key, factory)
 
-    def _context(self, route: str, upstream: str = "") -> BuildContext:
+    def _context(self, route: str, upstream: str, forward_to: ForwardTo) -> BuildContext:
         return BuildContext(
             route=route,
             config=self._gateway,
@@ -326,57 +325,8 @@ class _Builder:
             shared=self._shared,
             upstream=upstream,
             store=self._store,
+            forward_to=forward_to,
         )
-
-    def _route(self, config: RouteConfig) -> CompiledRoute:
-        configs = self._configs(config)
-        policies = self._build_policies(configs, self._context(config.name, config.upstream or ""))
-        forward = None
-        if config.respond is not None:
-            terminal = respond(config.respond)
-        else:
-            forward = Forward(self._upstreams[config.upstream or ""], config)
-            terminal = forward.handle
-        handler = self._compile(policies, terminal, configs)
-        return CompiledRoute(
-            config.name, config, policies, configs, handler, forward, "cors" in configs
-        )
-
-    def _configs(self, route: RouteConfig) -> dict[str, Any]:
-        """The route's policies by name, plugins included."""
-        configs: dict[str, Any] = dict(route.policies)
-        for plugin in route.plugins:
-            configs[plugin.use] = plugin.config
-        return configs
-
-    def _build_policies(
-        self, configs: Mapping[str, Any], context: BuildContext
-    ) -> tuple[Policy, ...]:
-        built = self._loaded.catalog.build(configs, context)
-        self._policies.extend(built)
-        return built
-
-    def _compile(
-        self, policies: tuple[Policy, ...], terminal: Handler, configs: Mapping[str, Any]
-    ) -> Handler:
-        # Not getattr: for a field that is not there, pydantic's takes microseconds.
-        modes = ((name, vars(config).get("mode")) for name, config in configs.items())
-        reporting = frozenset(name for name, mode in modes if mode == "report")
-        return compile_chain(policies, terminal, reporting, self._report)
-
-    def _report(self, route: str, policy: str, code: str) -> None:
-        self._runtime.metrics.route(route).report(policy, code)
-
-    def _unmatched(self) -> Handler:
-        context = self._context(UNMATCHED)
-        catalog = self._loaded.catalog
-        configs: dict[str, Any] = {}
-        for name in _UNMATCHED_POLICIES:
-            policy = catalog.policies[name]
-            standard = policy.Config.model_validate(policy.default)
-            configs[name] = self._gateway.defaults.get(name, standard)
-        policies = self._build_policies(configs, context)
-        return self._compile(policies, refuse_unmatched, configs)
 
     def _table(self, routes: list[CompiledRoute]) -> RouteTable[CompiledRoute]:
         entries = [Entry(route.name, route.config.match, route) for route in routes]

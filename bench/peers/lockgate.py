@@ -65,7 +65,7 @@ class Setup:
     must show its token.
     `cached` keeps answers, so that all but the first come from memory.
     `policies` are more keys of the upstream, `second` is the port of another upstream with the same
-    ones, behind `/second/`.
+    ones, behind `/second/`. `mirror` is the port of an upstream that gets a copy of every request.
     """
 
     workers: int = 1
@@ -77,6 +77,7 @@ class Setup:
     cached: bool = False
     policies: str = ""
     second: int = 0
+    mirror: int = 0
 
     def paths(self) -> list[str]:
         """What to ask for: one path, or ten spread over all the routes."""
@@ -124,6 +125,8 @@ def config_text(job: Job, setup: Setup, admin: int) -> str:
 
 
 def _second(setup: Setup) -> str:
+    if setup.mirror:
+        return f'  mirror: {{targets: ["http://127.0.0.1:{setup.mirror}"]}}\n'
     if not setup.second:
         return ""
     policies = f", {setup.policies}" if setup.policies else ""
@@ -133,6 +136,8 @@ def _second(setup: Setup) -> str:
 def _policies(job: Job, setup: Setup) -> str:
     """Further keys of `defaults:`, and the sections that they need."""
     policies, sections = "", ""
+    if setup.mirror:
+        policies += "  mirror: {upstream: mirror, percent: 100%}\n"
     if setup.edge is not None:
         jwks = job.work / "jwks.json"
         jwks.write_text(setup.edge.jwks)

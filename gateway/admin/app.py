@@ -49,9 +49,12 @@ def create_app(
         Route("/api/v1/routes/{name}", endpoints.route),
         Route("/api/v1/upstreams", endpoints.upstreams),
         Route("/api/v1/store", endpoints.store),
+        Route("/api/v1/mirrors", endpoints.mirrors),
         Route(
             "/api/v1/upstreams/{name}/circuit_breaker", endpoints.order_breaker, methods=["POST"]
         ),
+        Route("/api/v1/flags", endpoints.flags),
+        Route("/api/v1/flags/{name}", endpoints.flag, methods=["GET", "PUT", "DELETE"]),
         Route("/api/v1/config", endpoints.config),
         Route("/api/v1/explain", endpoints.explain),
         Route("/api/v1/reload", endpoints.reload, methods=["POST"]),

@@ -165,6 +165,29 @@ class BreakerOrder(msgspec.Struct, frozen=True):
     route: str = ""
 
 
+class FlagOrder(msgspec.Struct, frozen=True):
+    """What somebody wants of a flag: `value` as it is written in the configuration, read already.
+
+    `reset` has it be as configured again.
+    """
+
+    name: str
+    value: Any = None
+    reset: bool = False
+
+
+class FlagOutcome(msgspec.Struct, frozen=True):
+    """How an order to a flag ended: `done`, `unknown`, `invalid`, or `unavailable` (the store).
+
+    `before` and `after` are the flag's values.
+    """
+
+    state: Literal["done", "unknown", "invalid", "unavailable"]
+    detail: str = ""
+    before: Any = None
+    after: Any = None
+
+
 class Control(Protocol):
     """What the admin application may ask of the data path and tell it to do.
 
@@ -181,6 +204,10 @@ class Control(Protocol):
 
     async def upstreams(self) -> Sequence[dict[str, Any]]:
         """`Upstream.status()` of every upstream; every mapping has a `name`."""
+        ...
+
+    async def mirrors(self) -> Sequence[dict[str, Any]]:
+        """The mirrors' last differences, by route, as each process saw them."""
         ...
 
     async def store(self) -> Sequence[dict[str, Any]]:
@@ -201,6 +228,14 @@ class Control(Protocol):
 
     async def order_breaker(self, order: BreakerOrder) -> bool:
         """Open or close a circuit breaker, in every process; False if there is no such one."""
+        ...
+
+    async def flags(self) -> Sequence[dict[str, Any]]:
+        """Every flag: its value, what the configuration says, and whether an order holds."""
+        ...
+
+    async def order_flag(self, order: FlagOrder) -> FlagOutcome:
+        """Change a flag, in every process and, with a store, in every gateway."""
         ...
 
     async def explain(self, method: str, url: str) -> Explanation:

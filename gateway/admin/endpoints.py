@@ -7,13 +7,14 @@ Health endpoints follow the Kubernetes API server: `ok` as text, and one line a 
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, Final, Literal
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from gateway.admin.control import BreakerOrder, Control, Health, Purge
+from gateway.admin.control import BreakerOrder, Control, FlagOrder, Health, Purge
 from gateway.admin.problems import problem
 from gateway.observability.exposition import (
     OPENMETRICS_TYPE,
@@ -21,6 +22,8 @@ from gateway.observability.exposition import (
     render,
     wants_openmetrics,
 )
+
+audit = logging.getLogger("gateway.audit")
 
 _METHODS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"}
@@ -30,6 +33,10 @@ _METHODS: Final = frozenset(
 class _Order(msgspec.Struct, forbid_unknown_fields=True):
     state: Literal["open", "closed", "auto"]
     route: str = ""
+
+
+class _FlagValue(msgspec.Struct, forbid_unknown_fields=True):
+    value: Any
 
 
 class Endpoints:
@@ -77,6 +84,10 @@ class Endpoints:
         """Every upstream with its targets and connections."""
         return _json({"upstreams": list(await self._control.upstreams())})
 
+    async def mirrors(self, _: Request) -> Response:
+        """The last differences between a mirror's answers and the clients', by route."""
+        return _json({"mirrors": list(await self._control.mirrors())})
+
     async def store(self, _: Request) -> Response:
         """The store: its state, since when, the last error, and what it keeps."""
         return _json({"store": list(await self._control.store())})
@@ -97,6 +108,50 @@ class Endpoints:
             detail = f"There is none of {which}; GET /api/v1/upstreams shows those there are."
             return problem(404, "not_found", "There is no such circuit breaker", detail)
         return _json(order)
+
+    async def flags(self, _: Request) -> Response:
+        """Every flag."""
+        return _json({"flags": list(await self._control.flags())})
+
+    async def flag(self, request: Request) -> Response:
+        """One flag: what it is (GET), to be another (PUT), as configured again (DELETE)."""
+        name = request.path_params["name"]
+        if request.method == "PUT":
+            return await self._change(request, name)
+        if request.method == "DELETE":
+            return await self._order(request, FlagOrder(name, reset=True))
+        return await self._flag(name)
+
+    async def _flag(self, name: str) -> Response:
+        for each in await self._control.flags():
+            if each["name"] == name:
+                return _json(each)
+        return problem(404, "not_found", "There is no such flag", "GET /api/v1/flags lists them.")
+
+    async def _change(self, request: Request, name: str) -> Response:
+        try:
+            asked = msgspec.json.decode(await request.body(), type=_FlagValue)
+        except msgspec.DecodeError as error:
+            return _no_flag_value(str(error))
+        return await self._order(request, FlagOrder(name, asked.value))
+
+    async def _order(self, request: Request, order: FlagOrder) -> Response:
+        outcome = await self._control.order_flag(order)
+        if outcome.state == "invalid":
+            return _no_flag_value(outcome.detail)
+        if outcome.state == "unavailable":
+            return problem(
+                503, "store_unavailable", "The store can't be reached",
+                f"Nothing was changed: {outcome.detail}.", headers={"Retry-After": "1"},
+            )  # fmt: skip
+        if outcome.state == "done":
+            who = request.client.host if request.client is not None else ""
+            audit.info(
+                "flag %s changed from %s to %s", order.name, outcome.before, outcome.after,
+                extra={"flag": order.name, "before": outcome.before, "after": outcome.after,
+                       "reset": order.reset, "client": who},
+            )  # fmt: skip
+        return await self._flag(order.name)
 
     async def config(self, _: Request) -> Response:
         """What is served, since when, and how the last reload ended."""
@@ -152,6 +207,14 @@ class Endpoints:
         if method not in _METHODS and not method.isalpha():
             return problem(400, "invalid_parameter", "The parameter method is not a method")
         return _json(await self._control.explain(method, url))
+
+
+def _no_flag_value(detail: str) -> Response:
+    return problem(
+        400, "invalid_body", "The body is not the value of a flag",
+        f'{detail}. Send {{"value": "on"}}, off, "10%", or a mapping with percent, consumers, '
+        "tags, header.",
+    )  # fmt: skip
 
 
 def _json(data: Any) -> Response:

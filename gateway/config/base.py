@@ -33,6 +33,13 @@ class Model(BaseModel):
 class PolicyConfig(Model):
     """Base of the configuration of a policy."""
 
+    flag: str | None = Field(
+        default=None,
+        exclude=True,
+        description="The flag, by its name under flags, that must be on for this policy to do "
+        "anything.",
+    )
+
 
 class RefusingPolicyConfig(PolicyConfig):
     """Base of the configuration of a policy that can refuse a request."""
@@ -52,7 +59,8 @@ class PolicySpec:
     YAML data, of routes that do not mention it; None leaves it out. A `builtin` policy is a key of
     the route; any other is a plugin, named under `plugins:`. One with an `upstream_key` may also
     stand under that key of an upstream, for all its routes; a route's own then replaces it field by
-    field. `on_routes` is False if it stands nowhere else.
+    field. `on_routes` is False if it stands nowhere else. `further_upstreams` are the fields of the
+    model that name upstreams beside the route's own.
     """
 
     config: type[BaseModel]
@@ -60,6 +68,7 @@ class PolicySpec:
     builtin: bool = True
     upstream_key: str = ""
     on_routes: bool = True
+    further_upstreams: tuple[str, ...] = ()
 
 
 Catalog = Callable[[Sequence[str], Path], Mapping[str, PolicySpec]]

@@ -9,21 +9,17 @@ from typing import Final
 
 TOP_LEVEL: Final = frozenset(
     {
-        "flags",
         "schedules",
         "streams",
     }
 )
 TELEMETRY: Final = frozenset({"alerts", "audit", "tracing"})
-ROUTE: Final = frozenset({"flag"})
 POLICIES: Final = frozenset(
     {
         "audit",
-        "canary",
         "delivery",
         "deprecation",
         "minimise",
-        "mirror",
         "transform",
     }
 )

@@ -54,6 +54,10 @@ class Layers:
         self._of_upstreams = {
             spec.upstream_key: name for name, spec in specs.items() if spec.upstream_key
         }
+        # Policies whose configuration names upstreams beside the route's.
+        self._branching = [
+            (key, fields) for key, spec in specs.items() if (fields := spec.further_upstreams)
+        ]
         self._external = {key for key, spec in specs.items() if not spec.builtin}
         self._validated: dict[tuple[str, int], BaseModel | None] = {}
         self._bases: dict[tuple[str, tuple[str, ...]], Layer] = {}
@@ -215,6 +219,18 @@ class Layers:
         top = self._over(base, own)
         policies = {key: value for key, value in top.policies.items() if value is not None}
         return policies, self._final_plugins(top.plugins or [])
+
+    def elsewhere(
+        self, policies: Mapping[str, BaseModel], own: Layer, use: tuple[str, ...]
+    ) -> dict[str, dict[str, BaseModel]]:
+        """What a route's policies are for the further upstreams that some of them name."""
+        found: dict[str, dict[str, BaseModel]] = {}
+        for key, fields in self._branching:
+            config = policies.get(key)
+            for field in fields if config is not None else ():
+                name = getattr(config, field)
+                found[name] = self.merge(own, use, name)[0]
+        return found
 
     def _final_plugins(self, uses: PluginUses) -> PluginUses:
         if not uses and not self._plugin_defaults:

@@ -37,7 +37,7 @@ from gateway.errors import ConfigError
 
 __all__ = ["ConfigErrors", "Configuration", "Issue", "load"]
 
-_ROUTE_FIELDS: Final = frozenset(RouteConfig.model_fields) - {"policies", "plugins"}
+_ROUTE_FIELDS: Final = frozenset(RouteConfig.model_fields) - {"policies", "plugins", "elsewhere"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,11 +250,8 @@ class _Loader:
             return None
         own, rest = layers.split(node, path, _ROUTE_FIELDS)
         for key in rest:
-            if key in later.ROUTE:
-                self._validator.report_key(node, (*path, key), later.MESSAGE)
-            else:
-                known = _ROUTE_FIELDS | layers.keys
-                self._issues.append(unknown_key(node, path, key, known))
+            known = _ROUTE_FIELDS | layers.keys
+            self._issues.append(unknown_key(node, path, key, known))
         data = {key: plain(node.value[key]) for key in node.value if key in _ROUTE_FIELDS}
         uses = data.get("use")
         names = (
@@ -266,6 +263,7 @@ class _Loader:
         data["policies"], data["plugins"] = layers.merge(
             own, names, upstream if isinstance(upstream, str) else ""
         )
+        data["elsewhere"] = layers.elsewhere(data["policies"], own, names)
         route = self._validator.validate(RouteConfig, node, path, data)
         if route is None:
             check_destination(node, path, self._validator)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, SerializeAsAny
 
 from gateway.config.base import Model
 from gateway.config.model_content import ConsumerConfig, ContractConfig, ModelConfig
+from gateway.config.model_flag import FlagConfig
 from gateway.config.model_identity import IdentityConfig
 from gateway.config.model_route import (
     MatchConfig,
@@ -141,6 +142,11 @@ class GatewayConfig(Model):
     )
     contracts: dict[str, ContractConfig] = Field(
         default={}, description="OpenAPI documents by name."
+    )
+    flags: dict[str, FlagConfig] = Field(
+        default={},
+        description="Switches by name: on, off, a share such as 10%, or a group. Routes and "
+        "policies name them under flag; the admin API changes them at run time.",
     )
     upstreams: dict[str, UpstreamConfig] = Field(
         default={}, description="The services that requests are forwarded to, by name."

@@ -173,6 +173,12 @@ class RouteConfig(Model):
     plugins: list[PluginUse] = Field(
         default_factory=list, description="Policies from plugins used on this route."
     )
+    elsewhere: dict[str, dict[str, SerializeAsAny[BaseModel]]] = Field(
+        default={},
+        exclude=True,
+        description="Filled by the loader: what policies would be for each further upstream that "
+        "one of them names.",
+    )
 
     @model_validator(mode="after")
     def _one_destination(self) -> RouteConfig:

@@ -118,7 +118,7 @@ def _plugin_list(specs: Mapping[str, PolicySpec], link: Mapping[type[BaseModel],
 
 def _complete_route(route: Schema, layer: Schema) -> None:
     properties = route["properties"]
-    for key in ("policies", "plugins"):
+    for key in ("policies", "plugins", "elsewhere"):
         del properties[key]
     properties.update(layer)
     route["oneOf"] = [{"required": ["upstream"]}, {"required": ["respond"]}]

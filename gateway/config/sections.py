@@ -12,6 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from gateway.config.model_content import ConsumerConfig, ContractConfig, ModelConfig
+from gateway.config.model_flag import FlagConfig
 from gateway.config.model_identity import IDENTITY_TYPES
 from gateway.config.nodes import Node, Path
 from gateway.config.suggest import did_you_mean
@@ -23,6 +24,7 @@ _NAMED: Final[dict[str, type[BaseModel] | dict[str, type[Any]]]] = {
     "consumers": ConsumerConfig,
     "models": ModelConfig,
     "contracts": ContractConfig,
+    "flags": FlagConfig,
 }
 NAMED_SECTIONS: Final = frozenset(_NAMED)
 

@@ -122,6 +122,8 @@ class AccessLog:
             line.cache = exchange.cache
         if exchange.attempts > 1:
             line.attempts = exchange.attempts
+        if exchange.side:
+            line.side = exchange.side
         if self._hides:
             self._hide(line)
         lines = self._lines

@@ -92,6 +92,39 @@ EJECTIONS: Final = _family(
     ("upstream", "target", "result", "reason"),
 )
 
+CANARY: Final = _family(
+    "gateway_canary_requests_total",
+    Kind.COUNTER,
+    "Exchanges of routes with a canary, by side (stable or canary) and how they ended: the class "
+    "of the status, or error if the side had no answer.",
+    ("route", "side", "result"),
+)
+
+MIRROR: Final = _family(
+    "gateway_mirror_requests_total",
+    Kind.COUNTER,
+    "Requests that were to be copied to a mirror, by what became of it: answered, failed, timeout, "
+    "cancelled, dropped (too many under way), paused (none is answered), too_large, same_upstream "
+    "(the canary had it).",
+    ("route", "result"),
+)
+MIRROR_COMPARISONS: Final = _family(
+    "gateway_mirror_comparisons_total",
+    Kind.COUNTER,
+    "Comparisons of a mirror's answer with the client's: equal, the first aspect that differs "
+    "(status, headers, schema, fields), or unreadable.",
+    ("route", "result"),
+)
+
+FLAG_SHARE: Final = _family(
+    "gateway_flag_share",
+    Kind.GAUGE,
+    "The share of callers for which a flag is on, from 0 to 1, its group aside; the highest of all "
+    "workers.",
+    ("flag",),
+    Merge.MAX,
+)
+
 # What Prometheus takes for a name.
 _NAME: Final = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
 

@@ -42,3 +42,4 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
     reported: list[str] | None = None
     cache: str = ""
     attempts: int = 1
+    side: str = ""

@@ -36,6 +36,7 @@ class AccessPolicy(Guard):
 
     name: ClassVar[str] = "access"
     Config: ClassVar[type[AccessConfig]] = AccessConfig
+    switchable: ClassVar[bool] = False
 
     def __init__(self, config: AccessConfig) -> None:
         self._allow = Networks(config.allow) if config.allow else None

@@ -8,11 +8,11 @@ lives in the Exchange, and what must outlive a reload comes from `BuildContext.s
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from pydantic import BaseModel
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.config.model import GatewayConfig, ServerConfig, TelemetryConfig
     from gateway.contracts.library import Library
     from gateway.control.client import ControlClient
+    from gateway.flags.rules import Switch
     from gateway.observability.access_log import AccessLog
     from gateway.observability.metrics import Metrics
     from gateway.store.base import Store
@@ -34,6 +35,21 @@ class Stage(StrEnum):
 
     ADMISSION = "admission"
     DELIVERY = "delivery"
+
+
+class ForwardTo(Protocol):
+    """Makes the way to another upstream of a route; see `BuildContext`."""
+
+    def __call__(
+        self, policy: str, field: str, upstream: str, without: Collection[str] = ()
+    ) -> Handler:
+        """Raises ConfigError, at `field` of the policy, if there is no such upstream."""
+        ...
+
+
+def _no_way(policy: str, field: str, upstream: str, without: Collection[str] = ()) -> Handler:
+    del policy, field, upstream, without
+    raise RuntimeError("this context was made without upstreams")
 
 
 def _no_store() -> Store:
@@ -50,6 +66,9 @@ class BuildContext:
     that is awaited when nobody asks for it any more. `config` is the whole configuration, `library`
     its models and contracts, compiled. `upstream` is the name of the route's upstream, empty if it
     has none. `store()` is the store; asking for it when a policy is built is what has it started.
+    `forward_to(policy, field, upstream)` is what stands further in than `policy`, made once more
+    for another upstream, which the policy's field names: as if the route had that upstream, so with
+    its timeouts, breaker and credentials. Policies named in `without` are left out of it.
     """
 
     route: str
@@ -65,6 +84,7 @@ class BuildContext:
     library: Library | None = None
     store: Callable[[], Store] = _no_store
     upstream: str = ""
+    forward_to: ForwardTo = _no_way
 
     def scope(self, policy: str, config: BaseModel) -> tuple[str, str]:
         """What a policy that may stand under `upstreams:` shares its state with.
@@ -76,6 +96,14 @@ class BuildContext:
         common = upstream.policies.get(policy) if upstream is not None else None
         own = common is not None and common != config
         return self.upstream, self.route if own else ""
+
+    def flag(self, name: str) -> Switch:
+        """The switch of a flag. Raises ConfigError if the configuration has no such flag."""
+        from gateway.flags.board import open_board  # noqa: PLC0415 - few configurations have flags
+
+        return open_board(self.config, self.shared, self.store, self.metrics).switch(
+            name, self.config
+        )
 
     def http(self) -> ControlClient:
         """The client for calls to the control plane, the same one for everybody."""
@@ -93,7 +121,10 @@ class Policy:
     mention the policy; None leaves it out of their chains. A plugin anchors itself with `before` or
     `after`, naming a built-in policy; without either it stands last in its stage. A built-in policy
     with an `upstream_key` is also configured under that key of `upstreams.<name>`, for all routes
-    to it; `on_routes = False` keeps it off routes.
+    to it; `on_routes = False` keeps it off routes. `further_upstreams` are the fields of its
+    configuration that name upstreams beside the route's own (`BuildContext.forward_to`).
+    `config_of` names the policy whose configuration this one has too, for what must stand in two
+    places. `switchable = False` keeps flags from switching it off.
     """
 
     name: ClassVar[str]
@@ -104,6 +135,9 @@ class Policy:
     after: ClassVar[str] = ""
     upstream_key: ClassVar[str] = ""
     on_routes: ClassVar[bool] = True
+    further_upstreams: ClassVar[tuple[str, ...]] = ()
+    config_of: ClassVar[str] = ""
+    switchable: ClassVar[bool] = True
 
     @classmethod
     def build(cls, config: Any, context: BuildContext) -> Self:

@@ -29,14 +29,17 @@ from gateway.policies.base import Around, BuildContext, Guard, Policy
 from gateway.policies.body import BodyPolicy
 from gateway.policies.bulkhead import BulkheadPolicy
 from gateway.policies.cache.policy import CachePolicy
+from gateway.policies.canary.policy import CanaryPolicy
 from gateway.policies.circuit_breaker import CircuitBreakerPolicy
 from gateway.policies.correlation import CorrelationPolicy
 from gateway.policies.cors import CorsPolicy
 from gateway.policies.deadline import DeadlinePolicy
 from gateway.policies.fault.policy import FaultPolicy
+from gateway.policies.flag import FlagGroupPolicy, FlagPolicy
 from gateway.policies.headers import HeadersPolicy
 from gateway.policies.hedge import HedgePolicy
 from gateway.policies.idempotency.policy import IdempotencyPolicy
+from gateway.policies.mirror.policy import MirrorPolicy
 from gateway.policies.observe import ObservePolicy
 from gateway.policies.order import arrange
 from gateway.policies.rate_limit.policy import RateLimitPolicy
@@ -47,16 +50,20 @@ from gateway.policies.validate.policy import ValidatePolicy
 BUILTIN: Final[tuple[type[Policy], ...]] = (
     CorrelationPolicy,
     ObservePolicy,
+    FlagPolicy,
     AccessPolicy,
     CorsPolicy,
     BodyPolicy,
     AuthPolicy,
+    FlagGroupPolicy,
     RateLimitPolicy,
     ValidatePolicy,
     IdempotencyPolicy,
     CachePolicy,
     HeadersPolicy,
     FaultPolicy,
+    MirrorPolicy,
+    CanaryPolicy,
     DeadlinePolicy,
     UpstreamAuthPolicy,
     RetryPolicy,
@@ -100,8 +107,10 @@ class PolicyCatalog:
                 builtin=name in builtin,
                 upstream_key=policy.upstream_key,
                 on_routes=policy.on_routes,
+                further_upstreams=policy.further_upstreams,
             )
             for name, policy in self.policies.items()
+            if not policy.config_of
         }
 
     def build(self, configs: Mapping[str, Any], context: BuildContext) -> tuple[Policy, ...]:
@@ -110,9 +119,18 @@ class PolicyCatalog:
         Raises ConfigError, whose `path` begins with the policy's name.
         """
         fields = identity_fields(context)
-        built: list[Policy] = [] if fields is None else [fields]
+        built = self.build_named(configs, context)
+        return built if fields is None else (fields, *built)
+
+    def behind(self, policy: str) -> frozenset[str]:
+        """The names of the policies that stand further in than this one."""
+        return frozenset(self.order[self.order.index(policy) + 1 :])
+
+    def build_named(self, configs: Mapping[str, Any], context: BuildContext) -> tuple[Policy, ...]:
+        """The policies of `configs` and no others, in their order; raises as `build` does."""
+        built: list[Policy] = []
         for name in self.order:
-            config = configs.get(name)
+            config = configs.get(self.policies[name].config_of or name)
             if config is None:
                 continue
             try:

@@ -6,30 +6,41 @@ not there. `mode: report` is implemented here, once, for every policy that can r
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Final
 
 from gateway.errors import Refused, Rejection
 from gateway.message import Exchange, Handler, Response
 from gateway.policies.base import Around, Guard, Policy
 
 Report = Callable[[str, str, str], None]
+IsOn = Callable[[Exchange], bool]
 Check = Callable[[Exchange], Awaitable[Rejection | None] | Rejection | None]
+
+NO_SWITCHES: Final[Mapping[str, IsOn]] = {}
 
 
 def compile_chain(
-    policies: Sequence[Policy], terminal: Handler, reporting: frozenset[str], report: Report
+    policies: Sequence[Policy],
+    terminal: Handler,
+    reporting: frozenset[str],
+    report: Report,
+    switches: Mapping[str, IsOn] = NO_SWITCHES,
 ) -> Handler:
     """Fold `policies`, outermost first, around `terminal`.
 
     `reporting` names the policies in `mode: report`; `report(route, policy, code)` is called for
-    each refusal that such a policy did not enforce.
+    each refusal that such a policy did not enforce. `switches` say for each exchange whether a
+    policy takes part, by its name.
     """
     handler = terminal
     guards: list[Guard] = []
     for policy in reversed(policies):
         if isinstance(policy, Guard):
             guard = _ReportingGuard(policy, report) if policy.name in reporting else policy
+            if policy.name in switches:
+                guard = _SwitchedGuard(guard, switches[policy.name])
             guards.insert(0, guard)
             continue
         if not isinstance(policy, Around):
@@ -37,6 +48,8 @@ def compile_chain(
         handler = _fold_guards(guards, handler)
         guards = []
         around = _ReportingAround(policy, report) if policy.name in reporting else policy
+        if policy.name in switches:
+            around = _SwitchedAround(around, switches[policy.name])
         handler = partial(around.handle, forward=handler)
     return _fold_guards(guards, handler)
 
@@ -123,4 +136,24 @@ class _ReportingAround(Around):
             if passed:
                 raise
             _note(exchange, self._around.name, refusal.rejection, self._report)
+        return await forward(exchange)
+
+
+class _SwitchedGuard(Guard):
+    def __init__(self, guard: Guard, is_on: IsOn) -> None:
+        self._guard = guard
+        self._is_on = is_on
+
+    def check(self, exchange: Exchange) -> Rejection | Awaitable[Rejection | None] | None:
+        return self._guard.check(exchange) if self._is_on(exchange) else None
+
+
+class _SwitchedAround(Around):
+    def __init__(self, around: Around, is_on: IsOn) -> None:
+        self._around = around
+        self._is_on = is_on
+
+    async def handle(self, exchange: Exchange, forward: Handler) -> Response:
+        if self._is_on(exchange):
+            return await self._around.handle(exchange, forward)
         return await forward(exchange)

@@ -15,10 +15,12 @@ from gateway.policies.base import Policy, Stage
 ADMISSION: Final = (
     "correlation",  # every log line and every refusal carries the id
     "observe",  # sees refusals too; the trace must exist before anything can fail
+    "flag",  # a route that is switched off is not there, whoever asks
     "access",  # cheapest refusal first: who, by address alone
     "cors",  # a preflight carries no credentials, so it is answered before any could be asked for
     "body",  # a body that is too large is refused before anyone reads it
     "auth",  # who is calling, and may they: whatever costs more stands behind it
+    "flag_group",  # needs to know who calls; nothing is counted for a route that is not there
     "rate_limit",  # needs to know who calls; before anything that costs more than counting
     "validate",  # reads the body once; what comes after never sees a malformed request
     "idempotency",  # never records what was refused further out; its answers are whole ones
@@ -28,6 +30,8 @@ ADMISSION: Final = (
 DELIVERY: Final = (
     "headers",  # what the upstream and then the client should see
     "fault",  # trouble made on purpose stands before anything that protects from trouble
+    "mirror",  # copies what was sent, whichever side it goes to
+    "canary",  # which upstream; everything further in is made once for each of them
     "timeout",  # absolute, set once for whatever happens further in
     "upstream_auth",  # waiting for a token counts; every attempt further in has it
     "retry",  # the loop, and its budget; an open breaker further in ends it

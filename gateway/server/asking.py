@@ -9,9 +9,10 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from gateway.admin.control import ControlUnavailable
+from gateway.admin.control import ControlUnavailable, FlagOrder, FlagOutcome
 from gateway.server.channel import CallFailed, ChannelClosed
 from gateway.server.member import Member
+from gateway.server.orders import FlagCall
 
 logger = logging.getLogger("gateway.workers")
 
@@ -61,3 +62,25 @@ class Asking:
     async def tell(self, members: Sequence[Member], method: str) -> None:
         """Have each of them do something that needs no answer."""
         await asyncio.gather(*(self.ask(each, method, None, type(None)) for each in members))
+
+    async def order_flag(
+        self, order: FlagOrder, given: dict[str, FlagOrder], *, tell: bool
+    ) -> FlagOutcome:
+        """Have every member follow; the first to be asked tells the store.
+
+        `given` are the orders for members that start later. Raises ControlUnavailable if one may
+        not have followed.
+        """
+        outcome: FlagOutcome | None = None
+        for member in self._serving():
+            answer = await self.ask(member, "order_flag", FlagCall(order, tell), FlagOutcome)
+            if answer is None and member.alive:
+                raise ControlUnavailable(f"worker {member.pid} may not have followed")
+            if answer is not None and answer.state != "done":
+                return answer
+            if answer is not None:
+                outcome, tell = outcome or answer, False
+        if outcome is None:
+            raise ControlUnavailable("no worker can answer now")
+        given[order.name] = order
+        return outcome

@@ -10,6 +10,8 @@ from gateway.admin.control import (
     Check,
     ConfigInfo,
     Explanation,
+    FlagOrder,
+    FlagOutcome,
     Health,
     Purge,
     PurgeInfo,
@@ -49,6 +51,9 @@ class ProcessControl:
     async def upstreams(self) -> Sequence[dict[str, Any]]:
         return await self._plane.upstreams()
 
+    async def mirrors(self) -> Sequence[dict[str, Any]]:
+        return await self._plane.mirrors()
+
     async def store(self) -> Sequence[dict[str, Any]]:
         return await self._plane.store()
 
@@ -73,6 +78,12 @@ class ProcessControl:
 
     async def order_breaker(self, order: BreakerOrder) -> bool:
         return await self._plane.order_breaker(order)
+
+    async def flags(self) -> Sequence[dict[str, Any]]:
+        return await self._plane.flags()
+
+    async def order_flag(self, order: FlagOrder) -> FlagOutcome:
+        return await self._plane.order_flag(order)
 
     async def explain(self, method: str, url: str) -> Explanation:
         return await self._plane.explain(method, url)

@@ -21,6 +21,8 @@ from gateway.admin.control import (
     Check,
     ControlUnavailable,
     Explanation,
+    FlagOrder,
+    FlagOutcome,
     Purge,
     PurgeInfo,
     RouteInfo,
@@ -75,6 +77,7 @@ class Fleet:
         self._build: Build | None = None
         self._numbers = 0
         self._breakers = BreakerOrders()
+        self._flags: dict[str, FlagOrder] = {}
         self._asking = Asking(self._serving)
         self._swap = asyncio.Lock()
         self._stopping = False
@@ -165,6 +168,7 @@ class Fleet:
             heartbeat=limits.heartbeat,
             stock=self._options.stock,
             breakers=list(self._breakers),
+            flags=list(self._flags.values()),
         )
         await start(member, launch, limits.start_timeout)
         slot.member = member
@@ -345,6 +349,9 @@ class Fleet:
         """The upstreams as each worker sees them; `worker` tells whose view a mapping is."""
         return await self._asking.views("upstreams")
 
+    async def mirrors(self) -> Sequence[dict[str, Any]]:
+        return await self._asking.views("mirrors")
+
     async def store(self) -> Sequence[dict[str, Any]]:
         return await self._asking.views("store")
 
@@ -367,6 +374,12 @@ class Fleet:
         if found:
             self._breakers.note(order)
         return found
+
+    async def flags(self) -> Sequence[dict[str, Any]]:
+        return await self._asking.any("flags", None, list[dict[str, Any]])
+
+    async def order_flag(self, order: FlagOrder, *, tell: bool = True) -> FlagOutcome:
+        return await self._asking.order_flag(order, self._flags, tell=tell)
 
     async def metrics_snapshot(self) -> Snapshot:
         members = self._serving()

@@ -20,6 +20,8 @@ from gateway.admin.control import (
     BreakerOrder,
     Check,
     Explanation,
+    FlagOrder,
+    FlagOutcome,
     Purge,
     PurgeInfo,
     RouteInfo,
@@ -28,14 +30,18 @@ from gateway.admin.control import (
 from gateway.app import Gateway
 from gateway.config.loader import Configuration
 from gateway.errors import ErrorCode
+from gateway.flags.board import KIND as FLAGS
+from gateway.flags.board import FlagBoard
 from gateway.observability.snapshot import Snapshot as MetricsSnapshot
 from gateway.policies.cache.entry import Selector
 from gateway.policies.cache.state import KEY as CACHE
 from gateway.policies.cache.state import CacheState
 from gateway.policies.circuit_breaker.board import KEY as BOARD
 from gateway.policies.circuit_breaker.machine import State
+from gateway.policies.mirror.samples import KEY as MIRROR
 from gateway.runtime import Loaded, Runtime, Snapshot
 from gateway.server.factory import HttpFactory
+from gateway.server.orders import carry_out
 from gateway.server.serving import Listener, url_of
 from gateway.server.settings import ServerSettings
 from gateway.server.tls import TlsFront, server_context
@@ -177,6 +183,9 @@ class LocalPlane:
         boards = [board for _, board in self.runtime.known(BOARD[0])]
         return any(board.order(order.upstream, order.route, state) for board in boards)
 
+    async def mirrors(self) -> Sequence[dict[str, Any]]:
+        return [each.status() for _, each in self.runtime.known(MIRROR)]
+
     async def store(self) -> Sequence[dict[str, Any]]:
         status = self._store_status()
         return [asdict(status)] if status is not None else []
@@ -189,6 +198,24 @@ class LocalPlane:
                 store: Store = runtime.long_lived(key)
                 return store.status()
         return None
+
+    async def flags(self) -> Sequence[dict[str, Any]]:
+        gateway = self.runtime.snapshot.configuration.gateway
+        board = self._flag_board()
+        return board.status(gateway) if board is not None else []
+
+    async def order_flag(self, order: FlagOrder, *, tell: bool = True) -> FlagOutcome:
+        board = self._flag_board()
+        flags = self.runtime.snapshot.configuration.gateway.flags
+        if board is None or order.name not in flags:
+            return FlagOutcome("unknown")
+        return await carry_out(board, flags[order.name], order, tell=tell)
+
+    def _flag_board(self) -> FlagBoard | None:
+        """The board of what serves now; None without flags."""
+        keys = self.runtime.snapshot.keys
+        boards = [each for key, each in self.runtime.known(FLAGS) if key in keys]
+        return boards[0] if boards else None
 
     async def explain(self, method: str, url: str) -> Explanation:
         return describe.explain(self.runtime.snapshot, method, url)

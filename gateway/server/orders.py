@@ -12,8 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.admin.control import BreakerOrder, Purge
-from gateway.errors import ConfigError
+from gateway.admin.control import BreakerOrder, FlagOrder, FlagOutcome, Purge
+from gateway.config.model_flag import FlagConfig
+from gateway.errors import ConfigError, StoreError
+from gateway.flags.board import FlagBoard, InvalidFlag, read_value
 from gateway.policies.catalog import PolicyCatalog
 from gateway.runtime import Loaded
 
@@ -36,6 +38,7 @@ class Launch(msgspec.Struct):
     heartbeat: float
     stock: bool
     breakers: list[BreakerOrder] = []
+    flags: list[FlagOrder] = []
 
 
 class Explain(msgspec.Struct):
@@ -50,6 +53,28 @@ class PurgeOrder(msgspec.Struct):
 
     what: Purge
     tell: bool
+
+
+class FlagCall(msgspec.Struct):
+    """The arguments of `order_flag`: one worker tells the store, all follow."""
+
+    order: FlagOrder
+    tell: bool
+
+
+async def carry_out(
+    board: FlagBoard, configured: FlagConfig, order: FlagOrder, *, tell: bool
+) -> FlagOutcome:
+    """Have this process's flags follow an order; see `Control.order_flag`."""
+    try:
+        value = None if order.reset else read_value(order.value)
+        before = board.value(order.name, configured)
+        await board.order(order.name, value, tell=tell)
+    except InvalidFlag as error:
+        return FlagOutcome("invalid", str(error))
+    except StoreError as error:
+        return FlagOutcome("unavailable", error.detail)
+    return FlagOutcome("done", "", before, board.value(order.name, configured))
 
 
 class BreakerOrders:

@@ -10,6 +10,8 @@ from gateway.admin.control import (
     BreakerOrder,
     Check,
     Explanation,
+    FlagOrder,
+    FlagOutcome,
     Purge,
     PurgeInfo,
     RouteInfo,
@@ -61,10 +63,18 @@ class Plane(Protocol):
 
     async def upstreams(self) -> Sequence[dict[str, Any]]: ...
 
+    async def mirrors(self) -> Sequence[dict[str, Any]]: ...
+
     async def store(self) -> Sequence[dict[str, Any]]: ...
 
     async def order_breaker(self, order: BreakerOrder) -> bool:
         """Carry it out, now and in processes that start later; False if there is no such one."""
+        ...
+
+    async def flags(self) -> Sequence[dict[str, Any]]: ...
+
+    async def order_flag(self, order: FlagOrder, *, tell: bool = True) -> FlagOutcome:
+        """Carry it out; `tell` also has the store's other gateways follow."""
         ...
 
     async def explain(self, method: str, url: str) -> Explanation: ...

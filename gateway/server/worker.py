@@ -24,7 +24,7 @@ from gateway.server.engines import RemoteEngines
 from gateway.server.exits import Exit
 from gateway.server.local import LocalPlane, Prepared
 from gateway.server.log import configure_logging
-from gateway.server.orders import Build, Explain, Launch, PurgeOrder, unpack
+from gateway.server.orders import Build, Explain, FlagCall, Launch, PurgeOrder, unpack
 from gateway.server.serving import close_all
 
 logger = logging.getLogger("gateway.workers")
@@ -65,6 +65,9 @@ class Worker:
             "reopen_logs": self._reopen_logs,
             "routes": self._routes,
             "upstreams": self._upstreams,
+            "mirrors": self._mirrors,
+            "flags": self._flags,
+            "order_flag": self._order_flag,
             "store": self._store,
             "order_breaker": self._order_breaker,
             "explain": self._explain,
@@ -121,6 +124,8 @@ class Worker:
             await plane.commit(await plane.prepare(loaded, launch.build.generation))
             for order in launch.breakers:
                 await plane.order_breaker(order)
+            for flag in launch.flags:
+                await plane.order_flag(flag, tell=False)
         except BaseException:
             await plane.aclose()
             raise
@@ -172,6 +177,16 @@ class Worker:
 
     async def _upstreams(self, _: msgspec.Raw) -> Any:
         return await self._serving().upstreams()
+
+    async def _mirrors(self, _: msgspec.Raw) -> Any:
+        return await self._serving().mirrors()
+
+    async def _flags(self, _: msgspec.Raw) -> Any:
+        return await self._serving().flags()
+
+    async def _order_flag(self, payload: msgspec.Raw) -> Any:
+        call = msgspec.json.decode(payload, type=FlagCall)
+        return await self._serving().order_flag(call.order, tell=call.tell)
 
     async def _store(self, _: msgspec.Raw) -> Any:
         return await self._serving().store()

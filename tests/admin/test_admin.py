@@ -21,6 +21,8 @@ from gateway.admin.control import (
     ConfigInfo,
     ControlUnavailable,
     Explanation,
+    FlagOrder,
+    FlagOutcome,
     Health,
     IssueInfo,
     PolicyInfo,
@@ -54,9 +56,26 @@ class FakeControl:
         self.explained: list[tuple[str, str]] = []
         self.ordered: list[BreakerOrder] = []
         self.unavailable = False
+        self.purged: list[Purge] = []
+        self.shared = "told"
+        self.flag: Any = "off"
 
     async def health(self) -> Health:
         return self.state
+
+    async def mirrors(self) -> Sequence[dict[str, Any]]:
+        return [{"route": "one", "upstream": "two", "samples": []}]
+
+    async def flags(self) -> Sequence[dict[str, Any]]:
+        return [{"name": "new", "value": self.flag}]
+
+    async def order_flag(self, order: FlagOrder) -> FlagOutcome:
+        if order.name != "new":
+            return FlagOutcome("unknown")
+        if order.value in ("what", "away"):
+            return FlagOutcome("invalid" if order.value == "what" else "unavailable", "no such")
+        before, self.flag = self.flag, "off" if order.reset else order.value
+        return FlagOutcome("done", "", before, self.flag)
 
     async def store(self) -> Sequence[dict[str, Any]]:
         return [{"state": "down", "last_error": "refused"}]
@@ -83,8 +102,11 @@ class FakeControl:
         self.reloads += 1
         return self.result
 
-    async def purge(self, what: Purge, *, tell: bool = True) -> PurgeInfo:
-        return PurgeInfo(1, "none")
+    async def purge(self, what: Purge) -> PurgeInfo:
+        if self.unavailable:
+            raise ControlUnavailable("worker 1 may still have what was purged")
+        self.purged.append(what)
+        return PurgeInfo(3, self.shared)
 
     async def order_breaker(self, order: BreakerOrder) -> bool:
         self.ordered.append(order)
@@ -190,6 +212,7 @@ async def test_routes_and_one_route() -> None:
 async def test_the_store() -> None:
     """The state of the store, as each process sees it."""
     async with admin(FakeControl()) as client:
+        assert (await client.get("/api/v1/mirrors")).json()["mirrors"][0]["route"] == "one"
         assert (await client.get("/api/v1/store")).json()["store"][0]["state"] == "down"
 
 
@@ -348,6 +371,26 @@ async def test_a_page_of_another_origin_cannot_reload() -> None:
     assert control.reloads == 1
 
 
+async def test_orders_to_flags() -> None:
+    """Read, changed, reset; what is unknown, wrong, or can't be kept changes nothing."""
+    control = FakeControl()
+    async with admin(control) as client:
+        path = "/api/v1/flags/new"
+        put = await client.put(path, json={"value": {"percent": "10%"}})
+        wrong = await client.put(path, json={"value": "what"})
+        strange = await client.put(path, json={"valu": "on"})
+        away = await client.put(path, json={"value": "away"})
+        kept = await client.get(path)
+        reset = await client.delete(path)
+        unknown = await client.put("/api/v1/flags/old", json={"value": "on"})
+        posted = await client.post(path)
+
+    assert put.json() == kept.json() == {"name": "new", "value": {"percent": "10%"}}
+    assert reset.json()["value"] == "off"
+    codes = [each.status_code for each in (wrong, strange, away, unknown, posted)]
+    assert codes == [400, 400, 503, 404, 405]
+
+
 async def test_orders_to_circuit_breakers() -> None:
     """Open, closed, auto; for an upstream or a route's own; what is unknown or wrong is refused."""
     control = FakeControl()
@@ -365,3 +408,46 @@ async def test_orders_to_circuit_breakers() -> None:
     assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
     assert (wrong.status_code, strange.status_code, read.status_code) == (400, 400, 405)
     assert [order.state for order in control.ordered] == ["open", "auto", "closed"]
+
+
+async def test_purge() -> None:
+    """What is to be forgotten reaches the data path, and how that went comes back."""
+    control = FakeControl()
+    async with admin(control) as client:
+        for what in ({"route": "a"}, {"prefix": "/v1/"}, {"tag": "t"}, {"all": True}):
+            got = await client.post("/api/v1/cache/purge", json=what)
+            assert (got.status_code, got.json()) == (200, {"removed": 3, "shared": "told"})
+    assert control.purged == [
+        Purge(route="a"),
+        Purge(prefix="/v1/"),
+        Purge(tag="t"),
+        Purge(all=True),
+    ]
+
+
+async def test_purge_of_nothing_in_particular() -> None:
+    """A body that is no JSON, names nothing, two things or unknown ones is refused."""
+    control = FakeControl()
+    async with admin(control) as client:
+        for body in (b"", b"{}", b"[]", b"{", b'{"route": ""}', b'{"route": "a", "tag": "b"}',
+                     b'{"routes": "a"}', b'{"all": false}', b'{"tag": 1}'):  # fmt: skip
+            got = await client.post("/api/v1/cache/purge", content=body)
+            is_problem(got, 400, "invalid_parameter")
+        is_problem(await client.get("/api/v1/cache/purge"), 405, "method_not_allowed")
+    assert control.purged == []
+
+
+async def test_purge_that_not_everybody_heard_of() -> None:
+    """503 if a worker or the store could not be told."""
+    control = FakeControl()
+    async with admin(control, TOKEN) as client:
+        everything = {"all": True}
+        refused = await client.post("/api/v1/cache/purge", json=everything)
+        is_problem(refused, 401, "unauthorized")
+        client.headers["authorization"] = f"Bearer {TOKEN}"
+        control.shared = "failed"
+        got = await client.post("/api/v1/cache/purge", json=everything)
+        assert is_problem(got, 503, "store_unavailable")["removed"] == 3
+        control.unavailable = True
+        got = await client.post("/api/v1/cache/purge", json=everything)
+        is_problem(got, 503, "unavailable")

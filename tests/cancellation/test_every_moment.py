@@ -37,6 +37,8 @@ CONFIGS: dict[str, Any] = {
 # Those that can't be stepped by hand, because they wait for a task, a timer or the store; and where
 # they are cancelled instead.
 ELSEWHERE = {
+    "canary": "tests/e2e/test_canary.py",
+    "mirror": "tests/e2e/test_mirror.py",
     "cache": "tests/e2e/test_cache.py",
     "fault": "tests/e2e/test_fault_injection.py",
     "idempotency": "tests/e2e/test_idempotency.py",

@@ -111,6 +111,7 @@ class AuthPolicy(Guard):
 
     name: ClassVar[str] = "auth"
     Config: ClassVar[type[AuthConfig]] = AuthConfig
+    switchable: ClassVar[bool] = False
 
     def __init__(self, config: AuthConfig, identities: list[Identity]) -> None:
         self._identities = identities

@@ -1,0 +1,1 @@
+"""Flags: switches that routes and policies ask; see docs/flags.md."""

@@ -1,0 +1,1 @@
+"""canary: a share of a route's traffic goes to another upstream; see docs/policies/canary.md."""

@@ -1,0 +1,1 @@
+"""mirror: another upstream gets copies of requests; see docs/policies/mirror.md."""
