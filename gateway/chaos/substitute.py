@@ -56,7 +56,11 @@ def substitute(
                 update={
                     "targets": [
                         TargetConfig.model_validate(
-                            {"url": f"http://127.0.0.1:{port}", "weight": target.weight}
+                            {
+                                "url": f"http://127.0.0.1:{port}",
+                                "weight": target.weight,
+                                "priority": target.priority,
+                            }
                         )
                         for port, target in zip(ports[name], upstream.targets, strict=True)
                     ],

@@ -123,6 +123,26 @@ async def test_retries_without_bounds_fail_the_amplification_check(tmp_path: Pat
     assert (of(report, "a.read").amplification or 0) > 1.5
 
 
+async def test_a_reserve_takes_over(tmp_path: Path) -> None:
+    """One target stands in for another by priority: its failures are seen once, and no more."""
+    text = """\
+upstreams:
+  a:
+    targets: ["http://a.internal", {url: "http://reserve.internal", priority: 1}]
+    outliers: {consecutive_failures: 2, eject_for: 1h, max_eject_for: 1h}
+routes:
+  - {name: a.read, match: {path: /a}, upstream: a}
+"""
+    one = written(
+        tmp_path,
+        scenario("upstream: {a: {status: 503, targets: 1}}", '"*": {max_error_ratio: 20%}'),
+    )
+    report = await run(load(tmp_path, text), one)
+
+    assert missed(report) == set()
+    assert report.ok
+
+
 async def test_a_breaker_contains_the_same_storm(tmp_path: Path) -> None:
     """The upstream sees a fraction of what clients sent, they learn why, and it comes back."""
     one = written(
