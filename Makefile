@@ -38,6 +38,7 @@ help:
 	@echo "make schema   write config/gateway.schema.json anew"
 	@echo "make check    check the configuration files that are shipped"
 	@echo "make image-check  go through the steps of the Dockerfile without a container engine"
+	@echo "make chaos    rehearse failures of upstreams and store against $(CONFIG)"
 	@echo "make bench    measure side by side with other proxies (ONLY=throughput for one part)"
 	@echo "make setup    only set up $(VENV), and compile the hot modules if that can be done here"
 	@echo "make compile  compile the hot modules anew (COMPILE=off keeps other commands from it)"
@@ -97,6 +98,10 @@ schema: $(STAMP)
 check: $(STAMP)
 	"$(PY)" -m gateway check config/gateway.yaml
 	LOCKGATE_ADMIN_TOKEN=only-for-this-check "$(PY)" -m gateway check deploy/gateway.yaml
+
+.PHONY: chaos
+chaos: $(COMPILED)
+	"$(PY)" -m gateway chaos config/chaos/*.yaml --config "$(CONFIG)"
 
 .PHONY: image-check
 image-check: $(STAMP)

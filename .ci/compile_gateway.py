@@ -39,12 +39,15 @@ SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 MODULES = (
     "app", "forwarded", "http1.chunked", "http1.head", "http1.target", "message",
     "observability.access_log", "observability.correlation", "observability.metrics",
-    "observability.observer", "observability.trace", "policies.compile", "policies.terminal",
+    "observability.observer", "observability.trace", "policies.cache.entry",
+    "policies.cache.hits", "policies.cache.key", "policies.cache.memory", "policies.compile",
+    "policies.terminal",
     "routing.host", "routing.path", "routing.table", "routing.template", "routing.tree",
     "server.answer", "server.attendant", "server.body", "server.connection", "server.cycle",
-    "server.factory", "server.protocol", "upstream.balancer", "upstream.body", "upstream.client",
-    "upstream.connection", "upstream.deadline", "upstream.headers", "upstream.link",
-    "upstream.pool", "upstream.reading", "upstream.stall", "upstream.target", "upstream.upload",
+    "server.factory", "server.protocol", "upstream.balancer", "upstream.body", "upstream.chooser",
+    "upstream.client", "upstream.connection", "upstream.deadline", "upstream.headers",
+    "upstream.link", "upstream.outliers", "upstream.pool", "upstream.reading", "upstream.ring",
+    "upstream.slow_start", "upstream.stall", "upstream.target", "upstream.upload",
 )  # fmt: skip
 
 

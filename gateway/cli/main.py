@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "key": "Make an API key, or the hash of one.",
     "healthcheck": "Ask a running gateway whether it is ready.",
     "reload": "Have a running gateway load its configuration again.",
+    "chaos": "Rehearse failures against a configuration, and judge every route.",
     "cache": "Have a running gateway forget cached answers (cache purge).",
 }
 

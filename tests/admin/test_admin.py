@@ -56,6 +56,8 @@ class FakeControl:
         self.explained: list[tuple[str, str]] = []
         self.ordered: list[BreakerOrder] = []
         self.unavailable = False
+        self.purged: list[Purge] = []
+        self.shared = "told"
         self.flag: Any = "off"
 
     async def health(self) -> Health:
@@ -100,8 +102,11 @@ class FakeControl:
         self.reloads += 1
         return self.result
 
-    async def purge(self, what: Purge, *, tell: bool = True) -> PurgeInfo:
-        return PurgeInfo(1, "none")
+    async def purge(self, what: Purge) -> PurgeInfo:
+        if self.unavailable:
+            raise ControlUnavailable("worker 1 may still have what was purged")
+        self.purged.append(what)
+        return PurgeInfo(3, self.shared)
 
     async def order_breaker(self, order: BreakerOrder) -> bool:
         self.ordered.append(order)
@@ -403,3 +408,46 @@ async def test_orders_to_circuit_breakers() -> None:
     assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
     assert (wrong.status_code, strange.status_code, read.status_code) == (400, 400, 405)
     assert [order.state for order in control.ordered] == ["open", "auto", "closed"]
+
+
+async def test_purge() -> None:
+    """What is to be forgotten reaches the data path, and how that went comes back."""
+    control = FakeControl()
+    async with admin(control) as client:
+        for what in ({"route": "a"}, {"prefix": "/v1/"}, {"tag": "t"}, {"all": True}):
+            got = await client.post("/api/v1/cache/purge", json=what)
+            assert (got.status_code, got.json()) == (200, {"removed": 3, "shared": "told"})
+    assert control.purged == [
+        Purge(route="a"),
+        Purge(prefix="/v1/"),
+        Purge(tag="t"),
+        Purge(all=True),
+    ]
+
+
+async def test_purge_of_nothing_in_particular() -> None:
+    """A body that is no JSON, names nothing, two things or unknown ones is refused."""
+    control = FakeControl()
+    async with admin(control) as client:
+        for body in (b"", b"{}", b"[]", b"{", b'{"route": ""}', b'{"route": "a", "tag": "b"}',
+                     b'{"routes": "a"}', b'{"all": false}', b'{"tag": 1}'):  # fmt: skip
+            got = await client.post("/api/v1/cache/purge", content=body)
+            is_problem(got, 400, "invalid_parameter")
+        is_problem(await client.get("/api/v1/cache/purge"), 405, "method_not_allowed")
+    assert control.purged == []
+
+
+async def test_purge_that_not_everybody_heard_of() -> None:
+    """503 if a worker or the store could not be told."""
+    control = FakeControl()
+    async with admin(control, TOKEN) as client:
+        everything = {"all": True}
+        refused = await client.post("/api/v1/cache/purge", json=everything)
+        is_problem(refused, 401, "unauthorized")
+        client.headers["authorization"] = f"Bearer {TOKEN}"
+        control.shared = "failed"
+        got = await client.post("/api/v1/cache/purge", json=everything)
+        assert is_problem(got, 503, "store_unavailable")["removed"] == 3
+        control.unavailable = True
+        got = await client.post("/api/v1/cache/purge", json=everything)
+        is_problem(got, 503, "unavailable")

@@ -286,3 +286,18 @@ def test_a_new_key_fits_its_entry() -> None:
 def test_keys_that_can_not_be_made(arguments: tuple[str, ...]) -> None:
     """Nothing to make it for, or of: usage, code 2."""
     assert lockgate(*arguments).returncode == 2
+
+
+@pytest.mark.parametrize("arguments", [(), ("--tag", "a", "--all"), ("--route", "")])
+def test_cache_purge_wants_to_know_what(arguments: tuple[str, ...]) -> None:
+    """Wrong usage, code 2, unless exactly one thing is named."""
+    done = lockgate("cache", "purge", *arguments)
+    assert done.returncode == 2
+    assert "exactly one" in done.stderr
+
+
+def test_cache_purge_of_nobody(tmp_path: Path) -> None:
+    """Code 1 and one line if no gateway can be reached."""
+    done = lockgate("cache", "purge", "--all", "--admin", f"unix:{tmp_path}/none")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: can't reach the admin listener")

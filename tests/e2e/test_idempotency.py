@@ -443,7 +443,7 @@ async def test_a_gateway_is_killed_before_the_answer_is_stored(tmp_path: Path) -
     orders = Orders()
     orders.go.clear()
     async with store_in(tmp_path) as store, ScriptedUpstream(orders) as upstream:
-        text = config(upstream, store, "{in_progress: wait, lease: 1s}")
+        text = config(upstream, store, "{in_progress: wait, lease: 3s}")
         async with process(tmp_path / "dead", text) as dead:
             async with httpx.AsyncClient(base_url=dead.url, trust_env=False) as client:
                 call = asyncio.create_task(client.post("/a", headers=KEY))

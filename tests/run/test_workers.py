@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 from tests.run.gateway_process import (
     HUP,
     KILL,
+    ROOT,
     TERM,
     WAIT_S,
     GatewayProcess,
+    clean_environ,
     config_text,
     gateway,
     until,
@@ -234,3 +237,32 @@ async def test_workers_that_cannot_start_are_one_line_and_code_78(tmp_path: Path
     [line] = [line for line in running.lines if line["message"].startswith("error:")]
     assert "gateway.yaml:6:" in line["message"]
     assert "a.pem" in line["message"]
+
+
+async def test_a_purge_reaches_every_worker(tmp_path: Path) -> None:
+    """`lockgate cache purge` makes an answer go from the memory of all workers."""
+    extra = "defaults: {cache: {ttl: 1h, tags: [t]}}"
+    async with gateway(write(tmp_path, config_text(extra=extra))) as running:
+
+        async def hits() -> int:
+            found = 0
+            for _ in range(12):
+                # A connection of its own for each: the kernel spreads them over the workers.
+                async with httpx.AsyncClient(trust_env=False) as client:
+                    got = await client.get(f"{running.url}/hello")
+                    found += "; hit" in got.headers["cache-status"]
+            return found
+
+        while await hits() < 12:
+            pass
+        purge = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "gateway", "cache", "purge", "--tag", "t",
+            "--admin", running.admin.removeprefix("http://"),
+            stdout=asyncio.subprocess.PIPE,
+            cwd=ROOT,
+            env=clean_environ(),
+        )  # fmt: skip
+        said, _ = await purge.communicate()
+        assert purge.returncode == 0
+        assert said in (b"1 forgotten\n", b"2 forgotten\n")
+        assert 10 <= await hits() < 12

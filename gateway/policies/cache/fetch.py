@@ -16,8 +16,9 @@ from gateway.message import Headers, Response
 from gateway.policies.cache.directives import RawHeaders
 from gateway.policies.cache.entry import TAG_FIELDS, Entry
 from gateway.policies.cache.flight import Flight, Landing
+from gateway.policies.cache.hits import give
 from gateway.policies.cache.key import selection
-from gateway.policies.cache.lookup import Lookup, Trip, dress, give
+from gateway.policies.cache.lookup import Lookup, Trip, dress
 from gateway.policies.cache.rules import (
     ERRORS,
     Answer,
@@ -266,9 +267,7 @@ class Fetcher:
         trip.end(Landing.ALONE)
 
     def _give(self, lookup: Lookup, entry: Entry, field: Field) -> Response:
-        return give(
-            entry, self._now(), lookup.ask, head=lookup.head, field=field, wall=self._wall()
-        )
+        return give(entry, self._now(), lookup.ask, lookup.head, field, self._wall())
 
 
 def _is_failure(error: GatewayError) -> bool:

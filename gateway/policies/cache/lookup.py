@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.message import Exchange, Handler, Headers, Request, Response
-from gateway.policies.cache.directives import RawHeaders
 from gateway.policies.cache.entry import TAG_FIELDS, Entry
 from gateway.policies.cache.flight import Flight, Landing
 from gateway.policies.cache.key import Ask, Uri
 from gateway.policies.cache.memory import Fetch, MemoryTier
-from gateway.policies.cache.status import Field, Forwarded, hit
-from gateway.policies.cache.validation import not_modified, not_modified_headers
+from gateway.policies.cache.status import Field, Forwarded
 
 _NOT_REPEATED: Final = frozenset(
     {b"cache-control", b"if-modified-since", b"if-none-match", b"pragma"}
@@ -98,28 +96,6 @@ def detached(exchange: Exchange, now: float) -> Exchange:
     made.principal = exchange.principal
     made.state = None if exchange.state is None else exchange.state.copy()
     return made
-
-
-def give(entry: Entry, now: float, ask: Ask, *, head: bool, field: Field, wall: float) -> Response:
-    """The answer that a stored one makes, a 304 if the client has it already.
-
-    `now` is monotonic and `wall` Unix seconds.
-    """
-    age = b"age", b"%d" % max(0.0, now - entry.born)
-    conditions = ask.none_match, ask.modified_since
-    if ask.conditional and entry.status == 200 and not_modified(entry.headers, *conditions, wall):
-        return Response(304, [*not_modified_headers(entry.headers), age, field])
-    return Response(entry.status, [*entry.headers, age, field], b"" if head else entry.body)
-
-
-def give_hit(entry: Entry, now: float) -> RawHeaders:
-    """The fields of a plain hit; made once a second, since only Age and ttl change."""
-    second = int(now - entry.born)
-    if second != entry.second:
-        entry.second = second
-        ttl = int(entry.fresh_until - entry.born) - second
-        entry.reply = [*entry.headers, (b"age", b"%d" % second), hit(ttl)]
-    return entry.reply.copy()
 
 
 def dress(response: Response, field: Field) -> Response:

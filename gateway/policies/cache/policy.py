@@ -19,18 +19,17 @@ from gateway.policies.cache.config import CacheConfig
 from gateway.policies.cache.entry import Entry
 from gateway.policies.cache.fetch import Fetcher
 from gateway.policies.cache.flight import FlightKey, Landing
+from gateway.policies.cache.hits import TRUST_S, Hits, give
 from gateway.policies.cache.invalidation import changed_uris
 from gateway.policies.cache.key import Ask, Reader, selection, uri_of
-from gateway.policies.cache.lookup import Lookup, detached, dress, give, give_hit, snapshot
+from gateway.policies.cache.lookup import Lookup, detached, dress, snapshot
 from gateway.policies.cache.rules import SAFE, Verdict, has_validator, judge
 from gateway.policies.cache.state import CacheState
 from gateway.policies.cache.status import Forwarded, Result, forwarded, hit
-from gateway.policies.cache.tier import TRUST_S, SharedTier
+from gateway.policies.cache.tier import SharedTier
 
 logger = logging.getLogger("gateway.cache")
 
-# A global is found faster than a member of an enumeration.
-_FRESH: Final = Verdict.FRESH
 _MAX_REFRESHING: Final = 64
 _REFRESH_S: Final = 30.0
 _REFRESH_PAUSE_S: Final = 1.0
@@ -61,14 +60,22 @@ class CachePolicy(Around):
             by_consumer=config.by_consumer,
             fields=config.fields,
         )
-        self._read = self._reader.read
         self._fetcher: Fetcher = fetcher_of(config, state, tier)
         self._wait_s = config.coalesce
         self._max_bytes = context.server.limits.cache
         self._methods = frozenset(config.methods)
         self._results = context.metrics.counts(CACHE_REQUESTS).values
         self._labels = {each: (context.route, each.value) for each in Result}
-        self._hit = self._labels[Result.HIT]
+        hits = Hits(
+            state.memory,
+            self._reader,
+            trust_s=TRUST_S if tier is not None else float("inf"),
+            results=self._results,
+            label=self._labels[Result.HIT],
+            now=self._now,
+            wall=self._wall,
+        )
+        self._give_hit = hits.give
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -90,35 +97,20 @@ class CachePolicy(Around):
     async def handle(self, exchange: Exchange, forward: Handler) -> Response:
         """Give a stored answer, or fetch one. Raises what the rest of the chain raises."""
         request = exchange.request
-        method = request.method
-        if method not in self._methods:
+        if request.method not in self._methods:
             return await self._pass(exchange, forward, Forwarded.METHOD)
-        ask = self._read(exchange)
+        if request.body == b"":
+            given = self._give_hit(exchange)
+            if given is not None:
+                return given
+        ask = self._reader.read(exchange)
         if ask.bypass or request.body != b"" or exchange.subprotocols is not None:
             return await self._pass(exchange, forward, Forwarded.BYPASS)
         uri = uri_of(request)
-        entry = self._memory.find(uri, ask.slot, request.headers)
-        if entry is not None and (entry.open or not ask.credentials):
-            now = self._now()
-            trusted = self._tier is None or now - entry.asked < TRUST_S
-            if trusted and judge(entry, ask.control, now) is _FRESH:
-                self._memory.touch(entry)
-                exchange.cache = "hit"
-                results, label = self._results, self._hit
-                results[label] = results.get(label, 0) + 1
-                if ask.conditional or method == "HEAD":
-                    return self._give(exchange, entry, ask, now)
-                return Response(entry.status, give_hit(entry, now), entry.body)
         lookup = Lookup(exchange, forward, uri, ask, snapshot(request.headers))
         response, result = await self._look_up(lookup)
         self._count(exchange, result)
         return response
-
-    def _give(self, exchange: Exchange, entry: Entry, ask: Ask, now: float) -> Response:
-        """A fresh answer where the whole of it is not wanted."""
-        head = exchange.request.method == "HEAD"
-        field = hit(int(entry.fresh_until - now))
-        return give(entry, now, ask, head=head, field=field, wall=self._wall())
 
     def _count(self, exchange: Exchange, result: Result) -> None:
         exchange.cache = result.value
@@ -216,7 +208,7 @@ class CachePolicy(Around):
         if result is Result.COLLAPSED:
             field = forwarded(lookup.why, collapsed=True)
         ask, head = lookup.ask, lookup.head
-        return give(entry, now, ask, head=head, field=field, wall=self._wall()), result
+        return give(entry, now, ask, head, field, self._wall()), result
 
     def _flight_key(self, lookup: Lookup) -> FlightKey:
         names = self._memory.names(lookup.uri, lookup.ask.slot)

@@ -29,6 +29,7 @@ import msgspec
 from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.policies.cache.entry import Entry, Selector
+from gateway.policies.cache.hits import TRUST_S
 from gateway.policies.cache.key import Slot, Uri, selection
 from gateway.policies.cache.lookup import Lookup
 from gateway.policies.cache.purges import PurgeLog
@@ -37,9 +38,6 @@ from gateway.policies.cache.state import CacheState
 from gateway.store.base import Store
 
 logger = logging.getLogger("gateway.cache")
-
-TRUST_S: Final = 1.0
-"""For how long what is in memory is given without asking the store."""
 
 _DAY_MS: Final = 86_400_000
 # A stale answer with a validator is worth keeping for a while: asking is cheaper than fetching.
