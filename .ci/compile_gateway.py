@@ -44,9 +44,10 @@ MODULES = (
     "policies.terminal",
     "routing.host", "routing.path", "routing.table", "routing.template", "routing.tree",
     "server.answer", "server.attendant", "server.body", "server.connection", "server.cycle",
-    "server.factory", "server.protocol", "upstream.balancer", "upstream.body", "upstream.client",
-    "upstream.connection", "upstream.deadline", "upstream.headers", "upstream.link",
-    "upstream.pool", "upstream.reading", "upstream.stall", "upstream.target", "upstream.upload",
+    "server.factory", "server.protocol", "upstream.balancer", "upstream.body", "upstream.chooser",
+    "upstream.client", "upstream.connection", "upstream.deadline", "upstream.headers",
+    "upstream.link", "upstream.outliers", "upstream.pool", "upstream.reading", "upstream.ring",
+    "upstream.slow_start", "upstream.stall", "upstream.target", "upstream.upload",
 )  # fmt: skip
 
 

@@ -95,6 +95,7 @@ RESPONSE_CONTRACT = _code("response_contract_violated", 502, _U, False, "The ups
 FAULT_INJECTED = _code("fault_injected", 503, _G, True, "A failure was made on purpose")
 CONNECTION_LIMIT = _code("connection_limit", 503, _G, True, "All connections to the upstream are in use", "connection_limit_reached")
 CIRCUIT_OPEN = _code("circuit_open", 503, _U, True, "The upstream failed too often and is given a rest", "destination_unavailable")
+NO_HEALTHY_TARGET = _code("no_healthy_target", 503, _U, True, "No target of the upstream is healthy", "destination_unavailable")
 BULKHEAD_FULL = _code("bulkhead_full", 503, _G, True, "Too many requests are at the upstream already", "connection_limit_reached")
 DRAINING = _code("draining", 503, _G, True, "The gateway is shutting down", "proxy_internal_response")
 IDENTITY_UNAVAILABLE = _code("identity_unavailable", 503, _U, True, "Credentials can't be checked now", "proxy_internal_response")

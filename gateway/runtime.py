@@ -272,6 +272,9 @@ class _Builder:
     def _upstream(self, name: str) -> Upstream:
         config = self._gateway.upstreams[name]
         runtime = self._runtime
+        # Its targets' health outlives a change of the configuration: the newest of the name knows.
+        named = [each for key, each in runtime.known("upstream") if key[1] == name]
+        before: Upstream | None = named[-1] if named else None
         upstream: Upstream = self._shared(
             # What its policies say does not change the way to it.
             ("upstream", name, config.model_dump_json(exclude={"policies"})),
@@ -282,6 +285,7 @@ class _Builder:
                 random=runtime.random,
                 pseudonym=runtime.pseudonym,
                 metrics=runtime.metrics,
+                before=before,
             ),
         )
         return upstream

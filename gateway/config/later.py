@@ -5,7 +5,6 @@ A key that is silently ignored would be a policy that someone believes in.
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 TOP_LEVEL: Final = frozenset(
@@ -15,8 +14,6 @@ TOP_LEVEL: Final = frozenset(
     }
 )
 TELEMETRY: Final = frozenset({"alerts", "audit", "tracing"})
-UPSTREAM: Final = frozenset({"health", "outliers"})
-ROUTE: Final = frozenset[str]()
 POLICIES: Final = frozenset(
     {
         "audit",
@@ -26,6 +23,5 @@ POLICIES: Final = frozenset(
         "transform",
     }
 )
-BALANCE: Final = re.compile(r"p2c|hash\(.*\)")
 
 MESSAGE: Final = "not available yet"

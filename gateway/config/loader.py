@@ -204,12 +204,7 @@ class _Loader:
         upstreams: dict[str, UpstreamConfig] = {}
         for name, child in node.value.items():
             path: Path = ("upstreams", name)
-            data = self._without_later(child, later.UPSTREAM, path)
-            balance = data.get("balance") if isinstance(data, dict) else None
-            if isinstance(balance, str) and later.BALANCE.fullmatch(balance):
-                place = child.value["balance"]
-                self._validator.report(place, (*path, "balance"), later.MESSAGE)
-                del data["balance"]
+            data = plain(child)
             if isinstance(data, dict):
                 data = {
                     key: value for key, value in data.items() if key not in layers.upstream_keys
@@ -255,11 +250,8 @@ class _Loader:
             return None
         own, rest = layers.split(node, path, _ROUTE_FIELDS)
         for key in rest:
-            if key in later.ROUTE:
-                self._validator.report_key(node, (*path, key), later.MESSAGE)
-            else:
-                known = _ROUTE_FIELDS | layers.keys
-                self._issues.append(unknown_key(node, path, key, known))
+            known = _ROUTE_FIELDS | layers.keys
+            self._issues.append(unknown_key(node, path, key, known))
         data = {key: plain(node.value[key]) for key in node.value if key in _ROUTE_FIELDS}
         uses = data.get("use")
         names = (

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
 from gateway.config.base import Model
-from gateway.config.types import ConfigPath, Count, Duration, TargetUrl, Timeout, Whole, refuse
+from gateway.config.model_balance import Balance, HealthConfig, OutliersConfig
+from gateway.config.types import (
+    ConfigPath,
+    Count,
+    Duration,
+    Percent,
+    TargetUrl,
+    Timeout,
+    Whole,
+    refuse,
+)
 
 
 def _or_bare_url(schema: dict[str, Any]) -> None:
@@ -26,6 +36,13 @@ class TargetConfig(Model):
     url: TargetUrl = Field(description="Where the target is.")
     weight: Whole = Field(
         default=1, ge=0, le=1000, description="Its share of the traffic; 0 takes none."
+    )
+    priority: Whole = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="0 is used first; a higher number only while too few of the lower ones are "
+        "healthy. Needs health or outliers.",
     )
 
     @model_validator(mode="before")
@@ -74,8 +91,22 @@ class UpstreamConfig(Model):
     targets: list[TargetConfig] = Field(
         min_length=1, description="Its addresses: URLs, or URLs with a weight."
     )
-    balance: Literal["round_robin", "least_requests"] = Field(
-        default="round_robin", description="How a target is chosen."
+    balance: Balance = Field(default="round_robin", description="How a target is chosen.")
+    health: HealthConfig | None = Field(
+        default=None, description="Active checks; left out, there are none."
+    )
+    outliers: OutliersConfig | None = Field(
+        default=None, description="Ejection of targets whose requests fail; left out, none is."
+    )
+    slow_start: Duration = Field(
+        default=10.0,
+        description="The time over which a target that comes back gets its share of the traffic, "
+        "from a tenth to all of it; 0s for at once.",
+    )
+    panic: Percent = Field(
+        default=0.25,
+        description="If less than this share of the targets' weight is healthy, all are used; "
+        "0% never, and if none is left the answer is 503.",
     )
     connect_timeout: Timeout = Field(default=1.0, description="Opening a connection, TLS included.")
     connections: ConnectionsConfig = Field(
@@ -93,4 +124,11 @@ class UpstreamConfig(Model):
     def _some_target_takes_traffic(self) -> UpstreamConfig:
         if all(target.weight == 0 for target in self.targets):
             raise refuse("targets", "every target has weight 0, so none would take a request")
+        return self
+
+    @model_validator(mode="after")
+    def _priorities_work(self) -> UpstreamConfig:
+        levels = {target.priority for target in self.targets}
+        if len(levels) > 1 and self.health is None and self.outliers is None:
+            raise refuse("targets", "priority needs health or outliers: else nothing fails over")
         return self

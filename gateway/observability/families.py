@@ -62,6 +62,35 @@ UPSTREAM_TOKENS: Final = _family(
     "Requests for the gateway's own tokens, by token endpoint and outcome.",
     ("endpoint", "outcome"),
 )
+TARGET_HEALTHY: Final = _family(
+    "gateway_upstream_target_healthy",
+    Kind.GAUGE,
+    "1 for a target that neither checks nor its own requests took out, else 0; the lowest of all "
+    "workers. Only of upstreams with health or outliers.",
+    ("upstream", "target"),
+    Merge.MIN,
+)
+UPSTREAM_PANIC: Final = _family(
+    "gateway_upstream_panic",
+    Kind.GAUGE,
+    "1 while too few targets of an upstream are healthy, so that all are used; the highest of all "
+    "workers.",
+    ("upstream",),
+    Merge.MAX,
+)
+HEALTH_CHECKS: Final = _family(
+    "gateway_upstream_health_checks_total",
+    Kind.COUNTER,
+    "Active checks of targets by result: passed, status, timeout, connect, tls, reset or invalid.",
+    ("upstream", "target", "result"),
+)
+EJECTIONS: Final = _family(
+    "gateway_upstream_ejections_total",
+    Kind.COUNTER,
+    "Ejections of targets because their requests failed, by what failed last; or suppressed, "
+    "because too many were out already.",
+    ("upstream", "target", "result", "reason"),
+)
 
 CANARY: Final = _family(
     "gateway_canary_requests_total",

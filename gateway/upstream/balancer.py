@@ -7,7 +7,9 @@ another one. A target of weight 0 takes no traffic; the configuration sees to it
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
+from itertools import accumulate
 from math import gcd
 from typing import Final, Protocol
 
@@ -99,12 +101,52 @@ class LeastRequests:
         return best
 
 
+class PowerOfTwo:
+    """Of two targets drawn by chance, the one with fewer active exchanges for its weight.
+
+    Nearly as even as asking all of them, at the price of two, and without the stampede: many
+    gateways with the same old news don't all choose the same target.
+    """
+
+    __slots__ = ("_count", "_limits", "_random", "_targets")
+
+    def __init__(self, targets: Sequence[Target], random: random.Random) -> None:
+        self._targets = [target for target in targets if target.weight]
+        self._count = len(self._targets)
+        self._random = random
+        # The upper ends of the targets' shares of the weight; none if all weigh the same.
+        weights = [target.weight for target in self._targets]
+        self._limits = list(accumulate(weights)) if len({*weights}) > 1 else []
+
+    def choose(self, tried: Collection[Target] = ()) -> Target | None:
+        """One of those that were not tried."""
+        if tried:
+            left = [target for target in self._targets if target not in tried]
+            return PowerOfTwo(left, self._random).choose() if left else None
+        count = self._count
+        if count < 2:
+            return self._targets[0] if count else None
+        # The first by weight, the other by chance alone: among idle targets the first one wins, so
+        # that the shares are the weights.
+        first, second = self._random.random(), self._random.random()
+        index = int(first * count)
+        if self._limits:
+            index = bisect_right(self._limits, first * self._limits[-1])
+        other = int(second * (count - 1))
+        if other >= index:
+            other += 1
+        one, two = self._targets[index], self._targets[other]
+        return two if two.active * one.weight < one.active * two.weight else one
+
+
 def make_balancer(kind: str, targets: Sequence[Target], random: random.Random) -> Balancer:
-    """The balancer for `round_robin` or `least_requests`; a lone target needs no decision."""
+    """The balancer of this name but `hash`; a lone target needs no decision."""
+    if not any(target.weight for target in targets):
+        return Nobody()
     if len(targets) == 1:
         return Only(targets[0])
-    kinds: dict[str, type[RoundRobin | LeastRequests]]
-    kinds = {"round_robin": RoundRobin, "least_requests": LeastRequests}
+    kinds: dict[str, type[RoundRobin | LeastRequests | PowerOfTwo]]
+    kinds = {"round_robin": RoundRobin, "least_requests": LeastRequests, "p2c": PowerOfTwo}
     return kinds[kind](targets, random)
 
 
@@ -119,3 +161,13 @@ class Only:
     def choose(self, tried: Collection[Target] = ()) -> Target | None:
         """The target, unless it was tried."""
         return None if self._target in tried else self._target
+
+
+class Nobody:
+    """No target can be used."""
+
+    __slots__ = ()
+
+    def choose(self, tried: Collection[Target] = ()) -> Target | None:
+        """None."""
+        return None

@@ -18,7 +18,7 @@ from gateway.config.model import UpstreamConfig
 from gateway.errors import ATTEMPT_TIMEOUT, GatewayError, UpstreamError
 from gateway.message import Exchange, RawHeaders, Response
 from gateway.observability.metrics import Metrics
-from gateway.upstream.balancer import make_balancer
+from gateway.upstream.chooser import Chooser
 from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.connector import Connector
 from gateway.upstream.headers import (
@@ -32,6 +32,7 @@ from gateway.upstream.headers import (
 from gateway.upstream.pool import Pool
 from gateway.upstream.repeat import is_repeatable
 from gateway.upstream.resolver import Resolver
+from gateway.upstream.status import target_status
 from gateway.upstream.target import Target
 from gateway.upstream.tls import ClientTls
 from gateway.upstream.upload import Upload
@@ -46,7 +47,8 @@ class Upstream:
 
     `body_idle` is how long a body may stand still in either direction, in seconds; event streams
     may be silent for longer. `pseudonym` names this gateway in Via. `resolver` replaces the one
-    that asks the system.
+    that asks the system. `before` is the upstream of this name until now, whose knowledge about the
+    targets goes on.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Upstream:
         metrics: Metrics | None = None,
         body_idle: float = BODY_IDLE_S,
         resolver: Resolver | None = None,
+        before: Upstream | None = None,
     ) -> None:
         self.name = name
         self._config = config
@@ -69,9 +72,16 @@ class Upstream:
         self._resolver = resolver or Resolver(clock)
         self._connector = Connector(self._resolver, config.connect_timeout)
         server_name = (config.tls.server_name if config.tls else None) or ""
-        self.targets = [Target(each.url, each.weight, server_name) for each in config.targets]
-        self._balancer = make_balancer(config.balance, self.targets, random)
-        self._choose = self._balancer.choose
+        self.targets = [
+            Target(each.url, each.weight, server_name, each.priority) for each in config.targets
+        ]
+        self._chooser = Chooser(
+            name, config, self.targets, connector=self._connector, clock=clock, random=random,
+            metrics=metrics,
+        )  # fmt: skip
+        if before is not None:
+            self._chooser.inherit(before._chooser)
+        self._supervision = self._chooser.supervision
         self._pools = {target: self._pool(target, body_idle) for target in self.targets}
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
@@ -102,6 +112,8 @@ class Upstream:
         if any(target.address.tls for target in self.targets):
             self._connector.tls = ClientTls(self._config.tls, f"upstreams.{self.name}.tls")
         self._sweep_on()
+        if self._supervision is not None:
+            self._supervision.start()
 
     def reload_tls(self) -> bool:
         """Use changed TLS files for new connections; True if they had changed.
@@ -128,9 +140,8 @@ class Upstream:
                 return answer
         fields = self._make_fields(request, host)
         began = self._now()
-        chosen = self._choose() if exchange.tried is None else self._choose_other(exchange)
-        assert chosen is not None, "nothing was tried yet"
         exchange.upstream = self.name
+        chosen = self._chooser.choose(exchange)
         exchange.target = chosen.label
         connection = self._pools[chosen].take(began)
         if connection is None:
@@ -147,6 +158,7 @@ class Upstream:
             except BaseException:
                 if connection.abandon(waiter):
                     exchange.upstream_seconds += self._now() - began
+                    connection.target.late(exchange, began, self._now())
                 raise
             may_repeat = False
             connection = await self._reconnect(exchange, connection.target, began)
@@ -182,15 +194,6 @@ class Upstream:
             connection.attach(Upload(connection, stream, length))
         return waiter
 
-    def _choose_other(self, exchange: Exchange) -> Target | None:
-        """A target that this exchange did not try; if it tried all, any but the last one."""
-        labels = exchange.tried or ()
-        chosen = self._choose([each for each in self.targets if each.label in labels])
-        if chosen is None:
-            exchange.tried = {exchange.target}
-            chosen = self._choose([each for each in self.targets if each.label == exchange.target])
-        return chosen or self._choose()
-
     async def _connect_in_time(
         self, exchange: Exchange, target: Target, began: float
     ) -> UpstreamConnection:
@@ -198,6 +201,11 @@ class Upstream:
         try:
             async with asyncio.timeout(exchange.attempt_timeout):
                 return await self._connect(exchange, target, began)
+        except asyncio.CancelledError:
+            chosen = next(each for each in self.targets if each.label == exchange.target)
+            if self._pools[chosen].open < self._pools[chosen].limit:
+                chosen.late(exchange, began, self._now())
+            raise
         except TimeoutError as error:
             label = exchange.target
             detail = f"{label}: no connection within {exchange.attempt_timeout:g} s"
@@ -218,7 +226,7 @@ class Upstream:
                 return await self._pools[target].acquire()
             except UpstreamError as error:
                 tried.append(target)
-                following = self._choose(tried)
+                following = self._chooser.choose_but(exchange, tried)
                 if following is None or not exchange.may_try_another(target.label):
                     self._count(exchange, target, error, began)
                     raise
@@ -256,19 +264,23 @@ class Upstream:
         fields = self._make_fields(exchange.request, host)
         exchange.upstream = self.name
         tried: list[Target] = []
-        chosen = self._choose() if exchange.tried is None else self._choose_other(exchange)
+        chosen = self._chooser.choose(exchange)
         while True:
-            assert chosen is not None, "the loop ends when each target was tried"
             exchange.target = chosen.label
             began = self._now()
             try:
-                return await self._open_websocket(exchange, chosen, target, fields)
+                response = await self._open_websocket(exchange, chosen, target, fields)
             except UpstreamError as error:
                 self._count(exchange, chosen, error, began)
                 tried.append(chosen)
-                chosen = self._choose(tried)
-                if error.sent or chosen is None or not exchange.may_try_another(exchange.target):
+                following = self._chooser.choose_but(exchange, tried)
+                if error.sent or following is None or not exchange.may_try_another(exchange.target):
                     raise
+                chosen = following
+            else:
+                if chosen.watch is not None:
+                    chosen.watch.answered(response.status)
+                return response
 
     async def _open_websocket(
         self, exchange: Exchange, chosen: Target, target: bytes, fields: RawHeaders
@@ -294,32 +306,13 @@ class Upstream:
 
     def status(self) -> dict[str, Any]:
         """What the admin API shows: every target with its connections, counts and last error."""
-        return {
-            "name": self.name,
-            "balance": self._config.balance,
-            "targets": [self._target_status(pool) for pool in self._pools.values()],
-        }
-
-    def _target_status(self, pool: Pool) -> dict[str, Any]:
-        target = pool.target
-        return {
-            "target": target.label,
-            "scheme": "unix" if target.address.path else "https" if target.address.tls else "http",
-            "weight": target.weight,
-            "addresses": self._connector.current_addresses(target),
-            "active": target.active,
-            "idle": len(pool.idle),
-            "open": pool.open,
-            "waiting": pool.waiting,
-            "max_connections": pool.limit,
-            "requests": target.requests,
-            "connects": target.connects,
-            "reuses": target.reuses,
-            "waits": target.waits,
-            "failures": dict(target.failures),
-            "last_error": target.last_error or None,
-            "last_error_at": target.last_error_at or None,
-        }
+        supervision = self._supervision
+        targets = [
+            target_status(pool, self._connector.current_addresses(target), supervision)
+            for target, pool in self._pools.items()
+        ]
+        facts = {} if supervision is None else supervision.status()
+        return {"name": self.name, "balance": self._config.balance, **facts, "targets": targets}
 
     def _publish(self) -> None:
         """Bring the metrics up to date, just before they are read."""
@@ -327,6 +320,8 @@ class Upstream:
             for pool in self._pools.values():
                 series = self._metrics.target(self.name, pool.target.label)
                 pool.target.publish(series, len(pool.idle))
+            if self._supervision is not None:
+                self._supervision.publish()
             if self._closed and not self._is_active():
                 before = self._metrics.before_snapshot
                 self._metrics.before_snapshot = [each for each in before if each != self._publish]
@@ -354,6 +349,8 @@ class Upstream:
             self._sweeper = None
         for pool in self._pools.values():
             pool.close()
+        if self._supervision is not None:
+            await self._supervision.aclose()
         self._closed = True
         self._publish()
         await self._resolver.aclose()

@@ -306,7 +306,7 @@ class UpstreamConnection(Link):
 
     def _complete(self, reusable: bool, now: float) -> None:
         """The answer is whole: give the connection back, or close it."""
-        self.target.active -= 1
+        self.target.ended(self._exchange)
         self._state = _IDLE
         self.used = True
         self._waiter = self._exchange = None

@@ -42,6 +42,11 @@ _WORDS: Final = {
 }
 
 
+def word_for(code: str) -> str:
+    """The word for a code of the taxonomy; empty if it says nothing about the upstream."""
+    return _WORDS.get(code, "")
+
+
 def word_of(error: BaseException) -> str:
     """The word for a failure of the upstream; empty for anything else."""
     return _WORDS.get(error.kind.code, "") if isinstance(error, UpstreamError) else ""

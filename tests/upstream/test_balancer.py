@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config.types import TargetAddress
-from gateway.upstream.balancer import LeastRequests, RoundRobin, make_balancer, smooth_cycle
+from gateway.upstream.balancer import (
+    LeastRequests,
+    Nobody,
+    PowerOfTwo,
+    RoundRobin,
+    make_balancer,
+    smooth_cycle,
+)
 from gateway.upstream.target import Target
 
 
@@ -40,7 +47,7 @@ def test_cycles_hold_every_share(weights: list[int]) -> None:
         assert abs(turns[index] / len(cycle) - share) < 0.01
 
 
-@pytest.mark.parametrize("kind", ["round_robin", "least_requests"])
+@pytest.mark.parametrize("kind", ["round_robin", "least_requests", "p2c"])
 @pytest.mark.parametrize("weights", [(1,), (1, 1, 1), (2, 1), (0, 1, 3)])
 def test_every_target_is_offered_once(kind: str, weights: tuple[int, ...]) -> None:
     """With the tried ones left out, each target with a weight comes up, and then none."""
@@ -87,3 +94,46 @@ def test_least_requests() -> None:
     assert {balancer.choose() for _ in range(4)} == {mine[1]}
     mine[1].active = 5
     assert {balancer.choose() for _ in range(4)} == {mine[2]}
+
+
+@pytest.mark.parametrize("weights", [(1, 1), (1, 1, 1), (3, 1), (1, 2, 5), (0, 1, 1)])
+def test_p2c_shares(weights: tuple[int, ...]) -> None:
+    """Among idle targets the shares are the weights."""
+    mine = targets(*weights)
+    balancer = PowerOfTwo(mine, random.Random(11))
+    counts = Counter(balancer.choose() for _ in range(6000))
+    for target in mine:
+        assert counts[target] / 6000 == pytest.approx(target.weight / sum(weights), abs=0.03)
+
+
+@given(st.integers(2, 8), st.integers(0, 2**32), st.data())
+def test_p2c_never_takes_the_busiest(count: int, seed: int, data: st.DataObject) -> None:
+    """Whichever two are drawn, the busiest of all loses."""
+    mine = targets(*[1] * count)
+    for target in mine:
+        target.active = data.draw(st.integers(0, 5))
+    mine[0].active = 6
+    balancer = PowerOfTwo(mine, random.Random(seed))
+    assert mine[0] not in {balancer.choose() for _ in range(20)}
+
+
+def test_p2c_keeps_the_load_even() -> None:
+    """With exchanges that end by chance, no target is far from the others."""
+    mine, rng = targets(1, 1, 1, 1), random.Random(2)
+    balancer = PowerOfTwo(mine, rng)
+    highest = 0
+    for _ in range(4000):
+        target = balancer.choose()
+        assert target is not None
+        target.active += 1
+        if sum(each.active for each in mine) > 40:
+            rng.choice([each for each in mine if each.active]).active -= 1
+        loads = [each.active for each in mine]
+        highest = max(highest, max(loads) - min(loads))
+    assert highest <= 12
+
+
+def test_nobody() -> None:
+    """Without a target that takes traffic there is none to choose."""
+    assert make_balancer("p2c", targets(0), random.Random(1)).choose() is None
+    assert Nobody().choose() is None

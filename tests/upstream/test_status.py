@@ -31,6 +31,7 @@ async def test_status() -> None:
                 "target": f"127.0.0.1:{server.port}",
                 "scheme": "http",
                 "weight": 1,
+                "priority": 0,
                 "addresses": [],
                 "active": 0,
                 "idle": 1,
