@@ -25,8 +25,17 @@ from gateway.chaos.requests import Maker, address_for
 from gateway.chaos.scenario import Load, Phase, Scenario, Trouble, Written, fault_of
 from gateway.chaos.standin import Answer, Ledger, StandIn
 from gateway.chaos.store import StoreStandIn, make_folder
-from gateway.chaos.substitute import asks_for_tokens, substitute, without_certificates
-from gateway.chaos.verdict import Course, RouteFacts, RouteVerdict, Sample, judge, recovery
+from gateway.chaos.substitute import FLAG, asks_for_tokens, substitute, without_certificates
+from gateway.chaos.verdict import (
+    Course,
+    RouteFacts,
+    RouteVerdict,
+    Sample,
+    judge,
+    recovery,
+    success,
+    usual,
+)
 from gateway.config.model import RouteConfig
 from gateway.config.types import Address
 from gateway.contracts.files import Files
@@ -216,6 +225,9 @@ class _Rehearsal:
         for name, upstream in self._gateway.upstreams.items():
             if asks_for_tokens(upstream.policies):
                 notes.append(f"upstream {name}: no token is fetched for it")
+        for route in self._routes:
+            if FLAG in route.policies:
+                notes.append(f"route {route.name}: its flag is on for everybody")
         if not store.is_used and any(each.store != "up" for each in self._scenario.phases):
             notes.append("nothing here uses a store, so its trouble changes nothing")
 
@@ -283,8 +295,7 @@ class _Rehearsal:
             found.setdefault(route, []).append(Sample(route, number, sent, now, 0))
         for samples in found.values():
             samples.sort(key=lambda each: each.sent)
-            before = [each.good for each in samples if each.sent < begins]
-            ratio = sum(before) / len(before) if before else 0.0
+            ratio = success(usual(samples, begins))
             if ratio and recovery(samples, ends, now, ratio=ratio, window=window) is None:
                 return False
         return True

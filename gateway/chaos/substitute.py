@@ -26,6 +26,7 @@ from gateway.policies.auth.policy import AuthConfig
 from gateway.policies.upstream_auth.config import ClientCredentials, UpstreamAuthConfig
 from gateway.runtime import Loaded
 
+FLAG: Final = "flag"
 UPSTREAM_AUTH: Final = "upstream_auth"
 # Sections that call or listen to the world by themselves, and so have no place in a rehearsal.
 _STARTED_ELSEWHERE: Final = frozenset({"schedules", "streams"})
@@ -77,8 +78,12 @@ def substitute(
 
 
 def _route(route: RouteConfig, gateway: GatewayConfig) -> RouteConfig:
-    """The route without client certificates, which no client here has; off if that is all."""
+    """The route without client certificates, which no client here has; off if that is all.
+
+    A route that only some may see is there for everybody: it is its failures that are asked for.
+    """
     policies = _without_tokens(route.policies)
+    policies.pop(FLAG, None)
     changes: dict[str, Any] = {"policies": policies}
     auth = policies.get("auth")
     if isinstance(auth, AuthConfig):

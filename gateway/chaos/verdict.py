@@ -159,6 +159,11 @@ def recovery(
     return None
 
 
+def usual(samples: Sequence[Sample], begins: float | None) -> list[Sample]:
+    """The requests that were sent and answered before the fault, which met nothing of it."""
+    return [] if begins is None else [each for each in samples if each.ended <= begins]
+
+
 def between(samples: Sequence[Sample], begin: float, end: float) -> list[Sample]:
     """The requests that were sent from `begin` until before `end`."""
     return [each for each in samples if begin <= each.sent < end]
@@ -177,7 +182,7 @@ def judge(
     samples = sorted((each for each in samples if each.route == facts.route),
                      key=lambda each: each.sent)  # fmt: skip
     begin, end = course.judged
-    before = between(samples, 0.0, course.begins) if course.begins is not None else []
+    before = usual(samples, course.begins)
     during = between(samples, begin, end)
     verdict = RouteVerdict(facts.route, facts.upstream, facts.in_trouble, requests=len(samples))
     verdict.classes = classes(samples)

@@ -257,6 +257,26 @@ async def test_what_cannot_be_asked_is_said(tmp_path: Path) -> None:
     assert not report.ok
 
 
+async def test_canaries_mirrors_and_flags(tmp_path: Path) -> None:
+    """A canary's upstream is one of the route's, a mirror's is not, a flag keeps no route away."""
+    routes = """\
+  - {name: canary, match: {path: /1}, upstream: b, canary: {upstream: a, weight: 50%, sticky: none}}
+  - {name: mirror, match: {path: /2}, upstream: b, mirror: {upstream: a}}
+  - {name: flagged, match: {path: /3}, upstream: b, flag: beta}"""
+    loaded = load(tmp_path, config(routes=routes, extra="flags: {beta: off}\n"))
+    text = scenario("upstream: {a: {status: 500}}", '"*": {max_amplification: 1}')
+    report = await run(loaded, written(tmp_path, text))
+
+    assert missed(report) == set()
+    assert [name for name in ("canary", "mirror", "flagged") if of(report, name).in_trouble] == [
+        "canary"
+    ]
+    assert of(report, "canary").codes.keys() == {"500"}
+    assert of(report, "canary").amplification == of(report, "mirror").amplification == 1
+    assert of(report, "flagged").classes.keys() == {"2xx"}
+    assert "route flagged: its flag is on for everybody" in report.notes
+
+
 async def test_names_are_checked_before_anything_starts(tmp_path: Path) -> None:
     """A scenario for another configuration runs nothing."""
     one = written(tmp_path, scenario("upstream: {nobody: down}"))

@@ -106,6 +106,14 @@ def test_each_expectation_can_be_missed(wanted: dict[str, Any], name: str) -> No
     assert all(check.wanted and check.seen for check in found.checks)
 
 
+def test_what_was_under_way_when_the_fault_began_is_not_usual() -> None:
+    """A request that was sent before and met the fault spoils no baseline."""
+    found = verdict([*history(), sample(1.99, 503, took=0.05)])
+
+    assert found.success_before == 1.0
+    assert found.requests == 91
+
+
 def test_it_never_recovered() -> None:
     """No window is good up to the end: no time is made up, and the check says so."""
     found = verdict(history(until=9.0), recovers_within="10s")
