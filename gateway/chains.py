@@ -90,8 +90,11 @@ class Chains:
         if upstream not in self._upstreams:
             hint = did_you_mean(upstream, self._upstreams)
             raise ConfigError(f'there is no upstream "{upstream}"{hint and f": {hint}"}', field)
+        if upstream not in route.elsewhere:
+            # The route's own policies would have its upstream's credentials among them.
+            raise ConfigError(f"{policy} does not have this among its further_upstreams", field)
         inner = self._catalog.behind(policy)
-        given = _configs(route, route.elsewhere.get(upstream, route.policies))
+        given = _configs(route, route.elsewhere[upstream])
         configs = {
             name: each for name, each in given.items() if name in inner and name not in without
         }

@@ -221,12 +221,16 @@ class Layers:
         return policies, self._final_plugins(top.plugins or [])
 
     def elsewhere(
-        self, policies: Mapping[str, BaseModel], own: Layer, use: tuple[str, ...]
+        self,
+        policies: Mapping[str, BaseModel],
+        plugins: PluginUses,
+        own: Layer,
+        use: tuple[str, ...],
     ) -> dict[str, dict[str, BaseModel]]:
         """What a route's policies are for the further upstreams that some of them name."""
         found: dict[str, dict[str, BaseModel]] = {}
         for key, fields in self._branching:
-            config = policies.get(key)
+            config = policies.get(key) or next((e.config for e in plugins if e.use == key), None)
             for field in fields if config is not None else ():
                 name = getattr(config, field)
                 found[name] = self.merge(own, use, name)[0]

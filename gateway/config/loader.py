@@ -267,7 +267,7 @@ class _Loader:
         data["policies"], data["plugins"] = layers.merge(
             own, names, upstream if isinstance(upstream, str) else ""
         )
-        data["elsewhere"] = layers.elsewhere(data["policies"], own, names)
+        data["elsewhere"] = layers.elsewhere(data["policies"], data["plugins"], own, names)
         route = self._validator.validate(RouteConfig, node, path, data)
         if route is None:
             check_destination(node, path, self._validator)

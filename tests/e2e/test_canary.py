@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from websockets.asyncio.client import connect
@@ -185,6 +186,56 @@ async def test_a_client_that_leaves(serve: Serve) -> None:
                     await asyncio.sleep(0.002)
             await gateway.quiet()
         hold.set()
+
+
+PLUGIN = '''
+"""Sends everything to another upstream."""
+from gateway.plugin import Around, PolicyConfig, Stage
+
+
+class AwayConfig(PolicyConfig):
+    """Where to."""
+
+    to: str
+
+
+class Away(Around):
+    """There."""
+
+    name = "away"
+    stage = Stage.DELIVERY
+    before = "timeout"
+    Config = AwayConfig
+    further_upstreams = ("to",)
+
+    def __init__(self, send):
+        self.send = send
+
+    @classmethod
+    def build(cls, config, context):
+        return cls(context.forward_to("away", "to", config.to))
+
+    async def handle(self, exchange, forward):
+        return await self.send(exchange)
+'''
+
+
+async def test_a_plugin_can_do_it_too(serve_lean: Serve, tmp_path: Path) -> None:
+    """With the other upstream's policies, and not with the route's upstream's credentials."""
+    (tmp_path / "away.py").write_text(PLUGIN)
+    old, new = upstreams()
+    async with old, new:
+        text = config(old.url, new.url, ALL, "plugins: [away.py]\n")
+        away = "plugins: [{use: away, with: {to: new}}]"
+        text = text.replace(f"canary: {{upstream: new, {ALL}}}", away)
+        async with serve_lean(text) as gateway, gateway.client() as client:
+            assert (await client.get("/a")).text == "new"
+        assert new.peers[0].requests[0].get("authorization") is None
+        broken = PLUGIN.replace('further_upstreams = ("to",)', "")
+        (tmp_path / "away.py").write_text(broken)
+        with pytest.raises(ConfigError, match="further_upstreams"):
+            async with serve_lean(text):
+                pass
 
 
 @pytest.mark.parametrize(
