@@ -32,13 +32,17 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class PolicyInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One policy of a compiled chain. `stage` is admission or delivery, `shape` guard or around."""
+    """One policy of a compiled chain. `stage` is admission or delivery, `shape` guard or around.
+
+    `flag` is the flag that switches it, if one does.
+    """
 
     name: str
     stage: str
     shape: str
     mode: str = ""
     plugin: bool = False
+    flag: str = ""
     config: dict[str, Any] = {}
 
 

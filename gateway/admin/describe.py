@@ -55,17 +55,19 @@ def _route_info(
 
 
 def _policy_info(configuration: Configuration, policy: Policy, route: CompiledRoute) -> PolicyInfo:
-    config = route.configs.get(policy.name)
+    config = route.configs.get(policy.config_of or policy.name)
     dumped: Any = config.model_dump(mode="json") if isinstance(config, BaseModel) else {}
     # A credential may stand in any string, such as a header that is set: what came from a
     # reference is shown as the reference.
     dumped = configuration.mask(dumped)
+    flag = vars(config).get("flag") if isinstance(config, BaseModel) else None
     return PolicyInfo(
         name=policy.name,
         stage=policy.stage.value,
         shape="guard" if isinstance(policy, Guard) else "around",
         mode=getattr(config, "mode", ""),
         plugin=policy.name not in _BUILTIN,
+        flag=flag or "",
         config=dumped if isinstance(dumped, dict) else {"value": dumped},
     )
 

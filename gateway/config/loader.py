@@ -164,7 +164,11 @@ class _Loader:
         except ConfigError as error:
             path = parse_path(error.path) or ("plugins",)
             found, _ = walk(self._root, path)
-            self._validator.report(found, path, error.message)
+            message = error.message
+            if found.reference:
+                # The name itself may be a secret, like everything that a reference gives.
+                message = f"the plugin that {found.reference} names can't be loaded"
+            self._validator.report(found, path, message)
         self._complete = False
         return catalog([], self._base_dir)
 

@@ -27,6 +27,8 @@ SLACK: Final = 0.25
 POINTS: Final = 160
 _MOST_POINTS: Final = 32_768
 _SIZE: Final = 8
+# Keys whose positions are remembered: hashing one costs more than all the rest.
+_REMEMBERED: Final = 4096
 
 
 def position(key: bytes) -> int:
@@ -109,7 +111,7 @@ class Ring:
 class Hashed:
     """Chooses by a key of the exchange; one without the key goes to a target with little to do."""
 
-    __slots__ = ("_key", "_ring", "_without")
+    __slots__ = ("_key", "_positions", "_ring", "_without")
 
     def __init__(
         self,
@@ -121,6 +123,7 @@ class Hashed:
         self._key = key
         self._ring = Ring(targets, factors)
         self._without = PowerOfTwo(targets, random)
+        self._positions: dict[bytes, int] = {}
 
     def choose(self, tried: Collection[Target] = ()) -> Target | None:
         """A target for an exchange without a key: sending all of those to one is no balance."""
@@ -129,4 +132,12 @@ class Hashed:
     def choose_for(self, exchange: Exchange, tried: Collection[Target] = ()) -> Target | None:
         """The target of the exchange's key, or the next one that was not tried and has room."""
         key = self._key(exchange)
-        return self._ring.find(position(key), tried) if key else self._without.choose(tried)
+        if not key:
+            return self._without.choose(tried)
+        positions = self._positions
+        where = positions.get(key)
+        if where is None:
+            if len(positions) >= _REMEMBERED:
+                positions.clear()
+            where = positions[key] = position(key)
+        return self._ring.find(where, tried)

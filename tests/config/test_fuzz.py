@@ -125,6 +125,7 @@ def test_any_yaml_like_text(text: str) -> None:
 
 @RELAXED
 @given(st.dictionaries(KEYS, DATA, max_size=6))
+@example({"plugins": ["${env:X}"]})
 def test_any_data_under_known_keys(data: object) -> None:
     """Known keys with values of every wrong type never crash the loader."""
     survives(json.dumps(data).encode())

@@ -129,6 +129,9 @@ routes:
         assert (plain.status_code, "x-new" in plain.headers) == (200, False)
         assert refused.status_code == 413
         assert edited.headers["x-new"] == "1"
+        (route,) = await gateway.plane.routes()
+        flags = {policy.name: policy.flag for policy in route.chain}
+        assert flags["headers"] == flags["body"] == "new"
 
 
 @pytest.mark.parametrize(
@@ -219,6 +222,7 @@ telemetry: {{access_log: null}}
             assert gone.json()["value"] == "off"
             assert await _answers(running) == {404}
             assert (await admin.get("/api/v1/flags/old")).status_code == 404
+            assert (await admin.get("/api/v1/mirrors")).json() == {"mirrors": []}
             assert len((await admin.get("/api/v1/flags")).json()["flags"]) == 1
 
 

@@ -161,3 +161,11 @@ def test_without_a_key_the_load_is_shared() -> None:
     first = hashed.choose_for(keyed)
     assert first is not None
     assert hashed.choose_for(keyed, [first]) is not first
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """Keys come from clients: a new one with each request must not fill the memory."""
+    hashed = Hashed(make_key("hash(ip)"), targets(1, 1), random.Random(3))
+    for number in range(10_000):
+        hashed.choose_for(make_exchange(client=f"client {number}"))
+    assert len(hashed._positions) <= 4096
