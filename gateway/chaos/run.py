@@ -348,10 +348,10 @@ class _Rehearsal:
         report.ok = bool(judged) and all(each.ok for each in report.routes)
         if not judged:
             report.notes.append("no route could be asked, so nothing was shown")
-        for name in self._gateway.upstreams:
+        for name, upstream in self._gateway.upstreams.items():
             strangers = self._ledger.strangers(name)
-            if strangers:
-                what = "health checks, or a policy took the field away that numbers requests"
+            if strangers and upstream.health is None:
+                what = "a policy seems to take the field away that numbers requests"
                 report.notes.append(f"upstream {name}: {strangers} requests of no client: {what}")
         if report.not_sent:
             report.notes.append(f"{report.not_sent} requests were not sent: too many under way")
