@@ -26,7 +26,7 @@ class Deadline:
     loop is enough: a timer for each, set and cancelled, costs as much as parsing a head.
     """
 
-    __slots__ = ("_now", "_running", "_timeout_s", "_timer")
+    __slots__ = ("_loop", "_now", "_running", "_timeout_s", "_timer")
 
     def __init__(self, timeout_s: float, now: Callable[[], float]) -> None:
         self._timeout_s = timeout_s
@@ -34,6 +34,8 @@ class Deadline:
         # When each exchange under way is over, by the loop's time; the oldest stands first.
         self._running: dict[Exchange, float] = {}
         self._timer: asyncio.TimerHandle | None = None
+        # Asked for once: until Python 3.12 each asking is a system call, getpid.
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self, exchange: Exchange, forward: Handler) -> Response:
         """Forward, with the timer running.
@@ -72,7 +74,9 @@ class Deadline:
 
     def _watch(self, exchange: Exchange, timeout_s: float) -> Callable[[], Any]:
         """Have the exchange expire in `timeout_s` seconds, unless what is returned is called."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
         if timeout_s != self._timeout_s or exchange in self._running:
             # It has less time than the others, or is here twice, and needs a timer of its own.
             return loop.call_later(timeout_s, exchange.expire).cancel
