@@ -4,7 +4,8 @@
 VENV        ?= .venv
 BENCH_VENV  ?= .venv-bench
 CONFIG      ?= config/gateway.yaml
-TEST_JOBS   ?= 2
+# More than there are cores, because most tests wait for a socket most of the time.
+TEST_JOBS   ?= 4
 TEST_ARGS   ?=
 ONLY        ?=
 BENCH_ARGS  ?=

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -157,8 +158,8 @@ def test_a_signal_stops_it_and_leaves_no_process(
     Path(files[1]).write_text(
         SCENARIO.replace("{for: 200ms, upstream: {a: down}}", "{for: 60s, store: stall}")
     )
-    temporary = tmp_path / "t"
-    temporary.mkdir()
+    # Not below tmp_path: a socket's path must be short, and a long one would be put elsewhere.
+    temporary = Path(tempfile.mkdtemp(prefix="lockgate-test-", dir="/tmp"))
     command = [sys.executable, "-m", "gateway", "chaos", files[1], "--config", files[0]]
     process = subprocess.Popen(
         command, cwd=ROOT, env={**clean_environ(), "TMPDIR": str(temporary)},
@@ -177,6 +178,7 @@ def test_a_signal_stops_it_and_leaves_no_process(
     assert errors.splitlines() == ["error: interrupted: nothing was judged"]
     assert not Path(f"/proc/{engine}").exists()
     assert list(temporary.iterdir()) == []
+    temporary.rmdir()
 
 
 def _engine_of(folder: Path) -> int:

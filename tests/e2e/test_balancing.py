@@ -158,7 +158,9 @@ async def test_a_target_that_hangs(serve_lean: Serve, replicas: list[Replica]) -
     text = config(replicas, keys, ", timeout: 100ms")
     async with serve_lean(text) as gateway, gateway.client() as client:
         got = await ask(client, 18)
-        assert got == {"deadline_exceeded": 2, "b": 8, "c": 8}
+        # The others share the rest; who is first after the ejection is a matter of chance.
+        assert got["deadline_exceeded"] == 2
+        assert (got["b"] + got["c"], min(got["b"], got["c"]) >= 7) == (16, True)
         assert shown(gateway, a)["reason"] == "timeout"
         await gateway.quiet()
 
