@@ -408,8 +408,8 @@ async def test_five_hundred_at_once_on_two_gateways(tmp_path: Path) -> None:
         ScriptedUpstream(orders) as upstream,
         run_gateway(tmp_path / "a", config(upstream, store), instance="a") as one,
         run_gateway(tmp_path / "b", config(upstream, store), instance="b") as two,
-        one.client(limits=httpx.Limits(max_connections=250)) as first,
-        two.client(limits=httpx.Limits(max_connections=250)) as second,
+        one.client(limits=httpx.Limits(max_connections=250), timeout=50) as first,
+        two.client(limits=httpx.Limits(max_connections=250), timeout=50) as second,
     ):
         seen: Counter[tuple[int, str]] = Counter()
 
