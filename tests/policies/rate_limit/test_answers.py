@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from hashlib import sha256
-from typing import Any
 
 import httpx
 
-from gateway.message import Exchange, Principal
+from gateway.message import Exchange, Headers, Principal, Request
 from tests.policies.rate_limit.conftest import Serve
 from tests.store.servers import Server
 from tests.support.gateway import RunningGateway
@@ -153,7 +152,7 @@ async def test_tiers(store_server: StoreServer, gateway_on: Serve) -> None:
             assert passed == expected, consumer
 
 
-_NO_REQUEST: Any = None
+_NO_REQUEST = Request("GET", "/", b"", Headers([]))
 
 
 async def test_callers_with_keys(store_server: StoreServer, gateway_on: Serve) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.message import Exchange, Principal
+from gateway.message import Exchange, Headers, Principal, Request
 from gateway.observability.families import RATE_LIMIT_DECISIONS, Counts
 from gateway.policies.rate_limit.config import LimitConfig
 from gateway.policies.rate_limit.keys import ABSENT, value_of
@@ -90,7 +90,7 @@ def test_a_consumer_named_like_an_address(make_exchange: Make) -> None:
 @given(st.text(), st.dictionaries(st.just("t"), st.text() | st.integers() | st.none()))
 def test_any_name(consumer: str, claims: dict[str, Any]) -> None:
     """No name breaks a key or makes a long one; lone surrogates come with JSON's escapes."""
-    request: Any = None
+    request = Request("GET", "/", b"", Headers([]))
     exchange = Exchange(request, 0.0)
     exchange.principal = Principal(consumer, claims)
     for per in ("consumer", "claim:t"):
@@ -99,7 +99,7 @@ def test_any_name(consumer: str, claims: dict[str, Any]) -> None:
 
 def test_lone_surrogate() -> None:
     """JSON can hold half of a surrogate pair, and so can a token."""
-    request: Any = None
+    request = Request("GET", "/", b"", Headers([]))
     exchange = Exchange(request, 0.0)
     exchange.principal = Principal("\ud800", {"t": "\ud800"})
 
@@ -112,7 +112,7 @@ def test_different_callers_have_different_keys(values: list[bytes]) -> None:
     """Whatever stands in a value, braces and colons too."""
     found: list[tuple[bytes, ...]] = []
     for value in values:
-        request: Any = None
+        request = Request("GET", "/", b"", Headers([]))
         exchange = Exchange(request, 0.0)
         exchange.principal = Principal(value.decode("latin-1"))
         one = {"rate": "1/s"}
