@@ -14,11 +14,9 @@ from gateway.config.store_url import StoreKind, StoreUrl
 from gateway.errors import ConfigError, StoreError
 from gateway.observability.store_series import StoreSeries
 from gateway.store.base import Store
-from gateway.store.cluster import ClusterStore
 from gateway.store.engine import Engine, find_binary
 from gateway.store.link import Link
 from gateway.store.reach import Place, Tls
-from gateway.store.sentinel import SentinelStore
 from gateway.store.shared import SharedStore, StoreOptions, reason
 
 
@@ -154,8 +152,13 @@ def _open(
         find_binary()
         return EmbeddedStore(base_dir / config.data, engines or LocalEngines(), options)
     if url.kind is StoreKind.SENTINEL:
+        # Loaded here: redis-py takes 8 MB, and only these two ways to a store need it.
+        from gateway.store.sentinel import SentinelStore  # noqa: PLC0415
+
         return SentinelStore(options)
     if url.kind is StoreKind.CLUSTER:
+        from gateway.store.cluster import ClusterStore  # noqa: PLC0415
+
         return ClusterStore(options)
     place = Place(path=url.path) if url.path else Place(*url.hosts[0])
 
