@@ -21,7 +21,7 @@ from gateway.errors import Rejection
 from gateway.message import Exchange, Handler, Response
 
 if TYPE_CHECKING:
-    from gateway.config.model import GatewayConfig, ServerConfig, TelemetryConfig
+    from gateway.config.model import GatewayConfig, RouteConfig, ServerConfig, TelemetryConfig
     from gateway.contracts.library import Library
     from gateway.control.client import ControlClient
     from gateway.flags.rules import Switch
@@ -41,18 +41,40 @@ class ForwardTo(Protocol):
     """Makes the way to another upstream of a route; see `BuildContext`."""
 
     def __call__(
-        self, policy: str, field: str, upstream: str, without: Collection[str] = ()
+        self,
+        policy: str,
+        field: str,
+        upstream: str,
+        without: Collection[str] = (),
+        *,
+        path: str | None = None,
     ) -> Handler:
         """Raises ConfigError, at `field` of the policy, if there is no such upstream."""
         ...
 
 
-def _no_way(policy: str, field: str, upstream: str, without: Collection[str] = ()) -> Handler:
-    del policy, field, upstream, without
+class OpenStore(Protocol):
+    """Gives the store; see `BuildContext`."""
+
+    def __call__(self, patience: float = 0.0) -> Store:
+        """With `patience`, one whose calls may take so many seconds, if that is more."""
+        ...
+
+
+def _no_way(
+    policy: str,
+    field: str,
+    upstream: str,
+    without: Collection[str] = (),
+    *,
+    path: str | None = None,
+) -> Handler:
+    del policy, field, upstream, without, path
     raise RuntimeError("this context was made without upstreams")
 
 
-def _no_store() -> Store:
+def _no_store(patience: float = 0.0) -> Store:
+    del patience
     raise RuntimeError("this context was made without a store")
 
 
@@ -68,7 +90,8 @@ class BuildContext:
     has none. `store()` is the store; asking for it when a policy is built is what has it started.
     `forward_to(policy, field, upstream)` is what stands further in than `policy`, made once more
     for another upstream, which the policy's field names: as if the route had that upstream, so with
-    its timeouts, breaker and credentials. Policies named in `without` are left out of it.
+    its timeouts, breaker and credentials. Policies named in `without` are left out of it; `path`
+    stands in place of the route's rewrite.path.
     """
 
     route: str
@@ -82,7 +105,7 @@ class BuildContext:
     base_dir: Path
     shared: Callable[[tuple[object, ...], Callable[[], Any]], Any]
     library: Library | None = None
-    store: Callable[[], Store] = _no_store
+    store: OpenStore = _no_store
     upstream: str = ""
     forward_to: ForwardTo = _no_way
 
@@ -124,7 +147,8 @@ class Policy:
     to it; `on_routes = False` keeps it off routes. `further_upstreams` are the fields of its
     configuration that name upstreams beside the route's own (`BuildContext.forward_to`).
     `config_of` names the policy whose configuration this one has too, for what must stand in two
-    places. `switchable = False` keeps flags from switching it off.
+    places. `switchable = False` keeps flags from switching it off. A policy that `ends` a chain
+    answers by itself: what stands further in is no part of the chain, but of `forward_to`.
     """
 
     name: ClassVar[str]
@@ -138,6 +162,13 @@ class Policy:
     further_upstreams: ClassVar[tuple[str, ...]] = ()
     config_of: ClassVar[str] = ""
     switchable: ClassVar[bool] = True
+    ends: ClassVar[bool] = False
+
+    @classmethod
+    def companion(cls, route: RouteConfig, config: Any) -> RouteConfig | None:
+        """The route that stands beside one which uses this policy; None for no such route."""
+        del route, config
+        return None
 
     @classmethod
     def build(cls, config: Any, context: BuildContext) -> Self:

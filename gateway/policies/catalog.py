@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from gateway.config.base import PolicySpec
+from gateway.config.base import Companion, PolicySpec
 from gateway.errors import ConfigError
 from gateway.policies.access import AccessPolicy
 from gateway.policies.auth.fields import identity_fields
@@ -34,6 +34,7 @@ from gateway.policies.circuit_breaker import CircuitBreakerPolicy
 from gateway.policies.correlation import CorrelationPolicy
 from gateway.policies.cors import CorsPolicy
 from gateway.policies.deadline import DeadlinePolicy
+from gateway.policies.delivery.policy import DeliveryPolicy, DeliveryStatusPolicy
 from gateway.policies.fault.policy import FaultPolicy
 from gateway.policies.flag import FlagGroupPolicy, FlagPolicy
 from gateway.policies.headers import HeadersPolicy
@@ -60,6 +61,8 @@ BUILTIN: Final[tuple[type[Policy], ...]] = (
     ValidatePolicy,
     IdempotencyPolicy,
     CachePolicy,
+    DeliveryStatusPolicy,
+    DeliveryPolicy,
     HeadersPolicy,
     FaultPolicy,
     MirrorPolicy,
@@ -108,6 +111,7 @@ class PolicyCatalog:
                 upstream_key=policy.upstream_key,
                 on_routes=policy.on_routes,
                 further_upstreams=policy.further_upstreams,
+                companion=_companion(policy),
             )
             for name, policy in self.policies.items()
             if not policy.config_of
@@ -156,6 +160,11 @@ class PolicyCatalog:
         if name in self.policies:
             raise ConfigError(f"{reference}: a policy named {name} exists already")
         self.policies[name] = policy
+
+
+def _companion(policy: type[Policy]) -> Companion | None:
+    own = policy.companion.__func__ is not Policy.companion.__func__  # type: ignore[attr-defined]
+    return policy.companion if own else None
 
 
 def load_plugin(reference: str, base_dir: Path) -> list[type[Policy]]:

@@ -24,7 +24,9 @@ ADMISSION: Final = (
     "rate_limit",  # needs to know who calls; before anything that costs more than counting
     "validate",  # reads the body once; what comes after never sees a malformed request
     "idempotency",  # never records what was refused further out; its answers are whole ones
-    "cache",  # innermost: nobody is given a stored answer who would not have got it from upstream
+    "cache",  # behind all that: nobody gets a stored answer who would not get it from upstream
+    "delivery_status",  # tells of events, in place of an upstream
+    "delivery",  # what it keeps has passed everything; what stands behind it delivers
 )
 
 DELIVERY: Final = (
