@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import BaseModel
 
-from gateway.config.model import GatewayConfig, RouteConfig
+from gateway.config.model import GatewayConfig, RewriteConfig, RouteConfig
 from gateway.config.suggest import did_you_mean
 from gateway.errors import ConfigError
 from gateway.message import Handler
@@ -50,12 +50,14 @@ class Chains:
 
     def route(self, config: RouteConfig) -> CompiledRoute:
         """The route ready to serve. Raises ConfigError, whose path begins within the route."""
-        configs = _configs(config, config.policies)
+        configs = self._up_to_the_end(_configs(config, config.policies))
         context = self._context(config, config.upstream)
         policies = self._built(self._catalog.build, configs, context)
         forward = None
         if config.respond is not None:
             terminal = respond(config.respond)
+        elif config.upstream is None:
+            terminal = refuse_unmatched
         else:
             forward = Forward(self._upstreams[config.upstream or ""], config)
             terminal = forward.handle
@@ -74,6 +76,14 @@ class Chains:
         policies = self._built(self._catalog.build, configs, context)
         return self._compile(policies, refuse_unmatched, configs, context)
 
+    def _up_to_the_end(self, configs: dict[str, Any]) -> dict[str, Any]:
+        """Without the policies behind one that answers by itself."""
+        for name in configs:
+            if self._catalog.policy(name).ends:
+                inner = self._catalog.behind(name)
+                return {key: each for key, each in configs.items() if key not in inner}
+        return configs
+
     def _context(self, route: RouteConfig, upstream: str | None) -> BuildContext:
         return self._make_context(route.name, upstream or "", partial(self._forward_to, route))
 
@@ -84,6 +94,8 @@ class Chains:
         field: str,
         upstream: str,
         without: Collection[str] = (),
+        *,
+        path: str | None = None,
     ) -> Handler:
         """What stands further in than `policy`, as if the route had this upstream."""
         if upstream not in self._upstreams:
@@ -99,6 +111,9 @@ class Chains:
         }
         context = self._context(route, upstream)
         policies = self._built(self._catalog.build_named, configs, context)
+        if path is not None:
+            rewrite = (route.rewrite or RewriteConfig()).model_copy(update={"path": path})
+            route = route.model_copy(update={"rewrite": rewrite})
         terminal = Forward(self._upstreams[upstream], route).handle
         return self._compile(policies, terminal, configs, context)
 
@@ -152,6 +167,13 @@ def _configs(route: RouteConfig, policies: Mapping[str, BaseModel]) -> dict[str,
     return configs
 
 
-def _nowhere(policy: str, field: str, upstream: str, without: Collection[str] = ()) -> Handler:
-    del policy, upstream, without
+def _nowhere(
+    policy: str,
+    field: str,
+    upstream: str,
+    without: Collection[str] = (),
+    *,
+    path: str | None = None,
+) -> Handler:
+    del policy, upstream, without, path
     raise ConfigError("only a route has upstreams", field)

@@ -292,9 +292,11 @@ class _Builder:
         )
         return upstream
 
-    def _store(self) -> Store:
+    def _store(self, patience: float = 0.0) -> Store:
         """The store, made when the first policy asks for it."""
         config, runtime = self._gateway.store, self._runtime
+        if patience > config.timeout:
+            config = config.model_copy(update={"timeout": patience})
         store: Store = self._shared(
             ("store", config),
             lambda: open_store(

@@ -51,6 +51,10 @@ class RefusingPolicyConfig(PolicyConfig):
     )
 
 
+Companion = Callable[[Any, Any], Any]
+"""Gives a RouteConfig, or None, for a RouteConfig and the policy's configuration on it."""
+
+
 @dataclass(frozen=True, slots=True)
 class PolicySpec:
     """What the configuration must know of one policy.
@@ -61,7 +65,8 @@ class PolicySpec:
     of the route; any other is a plugin, named under `plugins:`. One with an `upstream_key` may also
     stand under that key of an upstream, for all its routes; a route's own then replaces it field by
     field. `on_routes` is False if it stands nowhere else. `further_upstreams` are the fields of the
-    model that name upstreams beside the route's own.
+    model that name upstreams beside the route's own. `companion` gives the route that stands beside
+    one which uses the policy, if there is to be one.
     """
 
     model: Callable[[], type[BaseModel]]
@@ -70,6 +75,7 @@ class PolicySpec:
     upstream_key: str = ""
     on_routes: bool = True
     further_upstreams: tuple[str, ...] = ()
+    companion: Companion | None = None
 
     @property
     def config(self) -> type[BaseModel]:

@@ -23,7 +23,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from gateway.config.base import PolicySpec
-from gateway.config.model import GatewayConfig
+from gateway.config.model import GatewayConfig, RouteConfig
 from gateway.errors import ConfigError
 from gateway.policies.auth.fields import identity_fields
 from gateway.policies.base import Around, BuildContext, Guard, Policy
@@ -39,7 +39,8 @@ class Builtin:
     mention it; None leaves it out of their chains. With an `upstream_key` it is also configured
     under that key of `upstreams.<name>`, for all routes to it; `on_routes=False` keeps it off
     routes. `further_upstreams` is as in `Policy`. `config_of` names the policy whose configuration
-    this one has too, for what must stand in two places.
+    this one has too, for what must stand in two places. `has_companion` says that its class has a
+    `companion` of its own.
     """
 
     where: str
@@ -48,6 +49,7 @@ class Builtin:
     on_routes: bool = True
     further_upstreams: tuple[str, ...] = ()
     config_of: str = ""
+    has_companion: bool = False
 
     def load(self) -> type[Policy]:
         """The class; its module is imported now if it was not yet."""
@@ -57,18 +59,24 @@ class Builtin:
 
     def spec(self) -> PolicySpec:
         """What the configuration must know of it."""
+
+        def companion(route: RouteConfig, config: Any) -> RouteConfig | None:
+            return self.load().companion(route, config)
+
         return PolicySpec(
             lambda: self.load().Config,
             default=self.default,
             upstream_key=self.upstream_key,
             on_routes=self.on_routes,
             further_upstreams=self.further_upstreams,
+            companion=companion if self.has_companion else None,
         )
 
 
 BUILTIN: Final[dict[str, Builtin]] = {
     "correlation": Builtin("correlation:CorrelationPolicy", default={}),
     "observe": Builtin("observe:ObservePolicy", default={}),
+    "audit": Builtin("audit:AuditPolicy"),
     "flag": Builtin("flag:FlagPolicy"),
     "access": Builtin("access:AccessPolicy"),
     "cors": Builtin("cors:CorsPolicy"),
@@ -79,6 +87,10 @@ BUILTIN: Final[dict[str, Builtin]] = {
     "validate": Builtin("validate.policy:ValidatePolicy"),
     "idempotency": Builtin("idempotency.policy:IdempotencyPolicy"),
     "cache": Builtin("cache.policy:CachePolicy"),
+    "delivery_status": Builtin("delivery.policy:DeliveryStatusPolicy", on_routes=False),
+    "delivery": Builtin(
+        "delivery.policy:DeliveryPolicy", further_upstreams=("upstreams",), has_companion=True
+    ),
     "headers": Builtin("headers:HeadersPolicy"),
     "fault": Builtin("fault.policy:FaultPolicy"),
     "mirror": Builtin("mirror.policy:MirrorPolicy", further_upstreams=("upstream",)),

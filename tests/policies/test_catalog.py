@@ -66,6 +66,7 @@ asyncio.run(main())
 HEAVY = {
     "cryptography",
     "gateway.contracts",
+    "gateway.delivery",
     "httpx",
     "jsonschema_rs",
     "jwt",
@@ -107,7 +108,9 @@ def test_the_table_says_what_is_there(name: str) -> None:
     policy = BUILTIN[name].load()
 
     assert policy.name == name
-    assert {*BUILTIN[name].further_upstreams} <= policy.Config.model_fields.keys()
+    members = policy.Config.model_fields.keys() | vars(policy.Config).keys()
+    assert {*BUILTIN[name].further_upstreams} <= members
+    assert BUILTIN[name].has_companion == ("companion" in vars(policy))
 
 
 def test_a_plugin_file_joins_the_catalog_at_its_anchor(tmp_path: Path) -> None:
