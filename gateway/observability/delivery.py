@@ -65,7 +65,12 @@ ATTEMPT_TIME: Final = Declaration(
     "gateway_delivery_attempt_seconds", _H, "How long attempts took.", ("route", "target"), _SECONDS
 )  # fmt: skip
 
+AUDIT_DROPPED: Final = Declaration(
+    "gateway_audit_dropped_total", _C,
+    "Entries of the audit that were lost, because the store was away for too long.",
+)  # fmt: skip
+
 DELIVERY_FAMILIES: Final = (
     ACCEPTED, ATTEMPTS, DEAD_LETTERS, IN_FLIGHT, PACE, DEPTH, OLDEST, HELD, REPLAYED, OUTCOME,
-    ATTEMPT_TIME,
+    ATTEMPT_TIME, AUDIT_DROPPED,
 )  # fmt: skip

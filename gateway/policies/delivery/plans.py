@@ -11,7 +11,7 @@ from gateway.delivery.journal import Journal
 from gateway.delivery.mapping import BODY_ROOTS, Mapping
 from gateway.delivery.outcome import RetryRule
 from gateway.delivery.plan import LanePlan
-from gateway.delivery.queue import CALLBACK, NO_RATE, Lane, Rate
+from gateway.delivery.queue import CALLBACK, NO_RATE, PATIENCE_S, Lane, Rate
 from gateway.delivery.sign import Signer
 from gateway.delivery.target import CallOptions, HttpTarget, Target
 from gateway.errors import ConfigError
@@ -21,8 +21,6 @@ from gateway.policies.base import BuildContext
 from gateway.policies.delivery.config import DeliveryConfig, TargetConfig
 from gateway.request_key import KeyRule
 
-PATIENCE_S: Final = 2.0
-"""What one call to the queues may take, in seconds: it includes a write to disk."""
 # A delivery is repeated by its own rule, which is durable; nobody waits for a faster answer.
 _WITHOUT: Final = ("retry", "hedge")
 
