@@ -10,6 +10,7 @@ from pathlib import Path
 from bench import (
     bodies,
     cached,
+    events,
     idle,
     limits,
     micro,
@@ -36,6 +37,7 @@ PARTS: dict[str, Callable[[Session], list[Row]]] = {
     "limits": limits.measure,
     "resilience": resilience.measure,
     "mirror": mirrored.measure,
+    "events": events.measure,
     "micro": micro.measure,
 }
 
