@@ -49,8 +49,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Journal:
-    """Makes entries. `retention` is how many seconds they are kept, 0 switches the audit off; `most`
-    is how many there may be.
+    """Makes entries. `retention` is how many seconds they are kept, 0 switches the audit off;
+    `most` is how many there may be.
     """
 
     def __init__(self, retention: float, most: int = 5_000_000) -> None:
