@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import (
+    backlog,
     bodies,
     cached,
     events,
@@ -38,6 +39,7 @@ PARTS: dict[str, Callable[[Session], list[Row]]] = {
     "resilience": resilience.measure,
     "mirror": mirrored.measure,
     "events": events.measure,
+    "backlog": backlog.measure,
     "micro": micro.measure,
 }
 

@@ -51,7 +51,7 @@ _SECOND_ROUTE = """\
   - {name: second, match: {path: "/second/{rest:path}"}, upstream: second}
 """
 _EVENTS = """\
-  - {name: events, match: {path: /events, methods: [POST]}, upstream: bench, delivery: {}}
+  - {{name: events, match: {{path: /events, methods: [POST]}}, upstream: {to}, delivery: {{}}}}
 """
 # What a service of some size has: three methods on a collection and its items, under a version.
 _ONE_OF_MANY = """\
@@ -70,8 +70,9 @@ class Setup:
     `cached` keeps answers, so that all but the first come from memory.
     `policies` are more keys of the upstream, `second` is the port of another upstream with the same
     ones, behind `/second/`. `mirror` is the port of an upstream that gets a copy of every request.
-    `events` is the embedded engine's folder: then `/events` is an asynchronous route, whose events
-    are delivered by this gateway or not (`deliver`).
+    `events` is a store's URL or the embedded engine's folder: then `/events` is an asynchronous
+    route, whose events are delivered by this gateway or not (`deliver`), to `bench` or to the
+    upstream on the port `second`.
     """
 
     workers: int = 1
@@ -127,7 +128,7 @@ def config_text(job: Job, setup: Setup, admin: int) -> str:
         access_log=job.access_log,
         routes=(many or (_CACHED if setup.cached else _EVERYTHING))
         + (_SECOND_ROUTE if setup.second else "")
-        + (_EVENTS if setup.events else ""),
+        + (_EVENTS.format(to="second" if setup.second else "bench") if setup.events else ""),
         deliver=str(setup.deliver).lower(),
         resilience=setup.policies.replace("}, ", "}\n    "),
         second=_second(setup),
@@ -154,7 +155,8 @@ def _policies(job: Job, setup: Setup) -> str:
         policies += _AUTH
         sections += _IDENTITY.format(issuer=ISSUER, audience=AUDIENCE, jwks=jwks)
     if setup.events:
-        sections += f"store: {{url: embedded, data: {setup.events}}}\n"
+        where = f"url: {setup.events}" if ":" in setup.events else f"data: {setup.events}"
+        sections += f"store: {{{where}}}\n"
     if setup.store:
         policies += _LIMIT
         sections += _STORE.format(store=setup.store)

@@ -21,6 +21,9 @@ _BASE: Final = "/api/v1/delivery"
 _TABLE: Final = (
     # method, path below the base, operation
     ("GET", "/queues", "queues"),
+    ("GET", "/trace/{correlation_id}", "trace"),
+    ("GET", "/events/{event_id}", "event"),
+    ("GET", "/audit", "audit"),
 )
 # status, code and title of what was not done
 _REFUSALS: Final = {

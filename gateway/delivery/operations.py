@@ -12,10 +12,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.history import audit, event, trace
 from gateway.delivery.overview import queues
 
 Operation = Callable[[Dispatcher, Mapping[str, Any]], Awaitable[Any]]
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "queues": queues,
+    "trace": trace,
+    "audit": audit,
+    "event": event,
 }
