@@ -120,11 +120,15 @@ class Attempt:
                 last = Failed(True, record.status, outcome.code, record.detail, record.answer)
                 await self._give_up(Reason.EXPIRED, last)
                 return
-            wait = pace.paused(means.clock.monotonic(), outcome.wait, means.random.random())
+            now, draw = means.clock.monotonic(), means.random.random()
+            if outcome.crowded:
+                wait = pace.crowded(now, draw)
+            else:
+                wait = pace.paused(now, outcome.wait, draw)
             await self._later(wait, "paused", code=outcome.code)
             return
         if isinstance(outcome, Resumes):
-            pace.succeeded()
+            pace.succeeded(means.clock.monotonic())
             await self._later(outcome.wait, "resumed")
             return
         record = self._record
@@ -136,11 +140,11 @@ class Attempt:
         )
         self._desk.series.took(milliseconds / 1000)
         if isinstance(outcome, Delivered):
-            pace.succeeded()
+            pace.succeeded(means.clock.monotonic())
             await self._delivered(outcome)
             return
         if outcome.permanent:
-            pace.succeeded()
+            pace.succeeded(means.clock.monotonic())
         else:
             pace.failed()
         next_ = decide(self._plan.rule, record.attempts, age, outcome, means.random.random())
