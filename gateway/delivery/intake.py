@@ -101,7 +101,7 @@ class Intake:
         options = self._options
         now = self._wall()
         event_id = new_id(now)
-        order = "" if invalid is not None else self._order(exchange, body)
+        order = "" if invalid is not None else self.order(exchange, body)
         entries = [
             self._entry(receiver, exchange, event_id, now, order, invalid)
             for receiver in options.receivers
@@ -131,7 +131,8 @@ class Intake:
         self._dispatcher.wake(options.route, [name for name, state in states if state == "queued"])
         return Receipt(event_id, targets=states, quarantined=invalid is not None)
 
-    def _order(self, exchange: Exchange, body: bytes) -> str:
+    def order(self, exchange: Exchange, body: bytes) -> str:
+        """The digest of an event's order, empty if the route has none. Raises CannotOrder."""
         rule = self._options.ordered_by
         if rule is None:
             return ""

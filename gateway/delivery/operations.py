@@ -12,10 +12,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.letter_operations import (
+    list_letters,
+    purge_letters,
+    replay_letters,
+    show_letter,
+)
 from gateway.delivery.overview import queues
 
 Operation = Callable[[Dispatcher, Mapping[str, Any]], Awaitable[Any]]
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "queues": queues,
+    "letters.list": list_letters,
+    "letters.show": show_letter,
+    "letters.replay": replay_letters,
+    "letters.purge": purge_letters,
 }

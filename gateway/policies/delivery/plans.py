@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.delivery import discard, tidy
 from gateway.delivery.callback import CallbackTarget
 from gateway.delivery.dispatcher import KIND, Dispatcher
 from gateway.delivery.intake import Intake, IntakeOptions, Receiver
 from gateway.delivery.journal import Journal
 from gateway.delivery.mapping import BODY_ROOTS, Mapping
 from gateway.delivery.outcome import RetryRule
-from gateway.delivery.plan import LanePlan
+from gateway.delivery.plan import LanePlan, RoutePlan
 from gateway.delivery.queue import CALLBACK, NO_RATE, PATIENCE_S, Lane, Rate
 from gateway.delivery.sign import Signer
 from gateway.delivery.target import CallOptions, HttpTarget, Target
 from gateway.errors import ConfigError
 from gateway.expressions import Expression
 from gateway.observability.trace import IdSource
-from gateway.policies.base import BuildContext
+from gateway.policies.base import BuildContext, Judge, judge_key
 from gateway.policies.delivery.config import DeliveryConfig, TargetConfig
 from gateway.request_key import KeyRule
 
@@ -31,17 +32,21 @@ def open_dispatcher(context: BuildContext) -> Dispatcher:
     audit = context.telemetry.audit
     retention = audit.retention if audit is not None else 0.0
     deliver = context.server.deliver
-    dispatcher: Dispatcher = context.shared(
-        (KIND, context.config.store, retention, deliver),
-        lambda: Dispatcher(
+
+    def make() -> Dispatcher:
+        made = Dispatcher(
             store,
             Journal(retention),
             context.clock,
             context.random,
             context.metrics,
             deliver=deliver,
-        ),
-    )
+        )
+        made.every("letters", discard.EVERY_S, lambda: discard.keep_in_bounds(made))
+        made.every("tidy", tidy.EVERY_S, lambda: tidy.tidy(made))
+        return made
+
+    dispatcher: Dispatcher = context.shared((KIND, context.config.store, retention, deliver), make)
     return dispatcher
 
 
@@ -80,6 +85,23 @@ def build_intake(config: DeliveryConfig, context: BuildContext, dispatcher: Disp
         keep=config.keep,
     )
     return Intake(options, dispatcher, context.clock.wall)
+
+
+def build_route_plan(config: DeliveryConfig, context: BuildContext, intake: Intake) -> RoutePlan:
+    """How the route's events are looked after."""
+    letters = config.dead_letter
+    # What the route asks of a body, if it keeps what breaks it.
+    judge: Judge | None = context.shared(judge_key(context), lambda: None)
+    return RoutePlan(
+        route=context.route,
+        retention=letters.retention,
+        most=letters.max,
+        order=intake.order if config.ordered_by else None,
+        review=judge.review if judge is not None else None,
+        secret_fields=frozenset(
+            name.lower().encode("latin-1") for name in context.telemetry.redact.headers
+        ),
+    )
 
 
 def name_of(target: TargetConfig, context: BuildContext) -> str:

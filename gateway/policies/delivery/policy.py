@@ -33,7 +33,12 @@ from gateway.message import NOTHING_REPEATS, Exchange, Handler, RawHeaders, Resp
 from gateway.observability.delivery import ACCEPTED
 from gateway.policies.base import Around, BuildContext
 from gateway.policies.delivery.config import EVENT_ID, DeliveryConfig, StatusConfig
-from gateway.policies.delivery.plans import build_intake, build_plans, open_dispatcher
+from gateway.policies.delivery.plans import (
+    build_intake,
+    build_plans,
+    build_route_plan,
+    open_dispatcher,
+)
 from gateway.request_key import FIELD, BadKey, read_field
 from gateway.routing.template import Template
 from gateway.store.base import ReplyError
@@ -64,6 +69,7 @@ class DeliveryPolicy(Around):
         self._dispatcher = open_dispatcher(context)
         self._plans: Sequence[LanePlan] = build_plans(config, context, self._dispatcher)
         self._intake: Intake = build_intake(config, context, self._dispatcher)
+        self._plan = build_route_plan(config, context, self._intake)
         self._counts = context.metrics.counts(ACCEPTED)
         self._waiting = Waiting(self._dispatcher, context.clock.monotonic)
         self._longest_wait = config.wait
@@ -100,11 +106,13 @@ class DeliveryPolicy(Around):
 
     async def start(self) -> None:
         """Begin to deliver."""
+        self._dispatcher.adopt(self._plan)
         for plan in self._plans:
             self._dispatcher.offer(plan)
 
     async def aclose(self) -> None:
         """End what was begun with these plans."""
+        self._dispatcher.release(self._plan)
         for plan in self._plans:
             await self._dispatcher.withdraw(plan)
 
