@@ -118,14 +118,16 @@ routes:
 async def house(
     folder: Path, delivery: str = "attempts: 1", options: str = "", extra: str = ""
 ) -> AsyncIterator[House]:
-    """Run it all until the block ends."""
+    """Run it all until the block ends. UPSTREAM in what is given stands for the upstream's URL."""
     shop = Shop()
     async with (
         serving(VALKEY, folder / "store") as store,
         ScriptedUpstream(shop) as upstream,
         run_gateway(
             folder,
-            config(store.unix, upstream.url, delivery, options, extra.format(url=upstream.url)),
+            config(store.unix, upstream.url, delivery, options, extra).replace(
+                "UPSTREAM", upstream.url
+            ),
         ) as gateway,
         gateway.client() as client,
     ):
