@@ -25,6 +25,9 @@ _TABLE: Final = (
     ("POST", "/letters/replay", "letters.replay"),
     ("POST", "/letters/purge", "letters.purge"),
     ("GET", "/letters/{event}", "letters.show"),
+    ("GET", "/trace/{correlation_id}", "trace"),
+    ("GET", "/events/{event_id}", "event"),
+    ("GET", "/audit", "audit"),
 )
 # status, code and title of what was not done
 _REFUSALS: Final = {

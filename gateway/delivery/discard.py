@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.event import decode_head
 from gateway.delivery.journal import OFF, Entry
 from gateway.delivery.letters import Letter, read_letter
@@ -18,6 +17,9 @@ from gateway.delivery.queue import CALLBACK
 from gateway.observability.delivery import DISCARDED
 from gateway.store.base import Part
 from gateway.store.script import Script
+
+if TYPE_CHECKING:
+    from gateway.delivery.dispatcher import Dispatcher
 
 EVERY_S: Final = 10.0
 _DISCARD: Final = Script.load("delivery_discard")

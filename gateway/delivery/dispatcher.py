@@ -10,10 +10,13 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from gateway.clock import Clock
+from gateway.config.model import GatewayConfig
+from gateway.delivery import discard, tidy
 from gateway.delivery.journal import Journal
 from gateway.delivery.lane import LaneWorker
 from gateway.delivery.plan import LanePlan, Means, RoutePlan
@@ -28,6 +31,7 @@ logger = logging.getLogger("gateway.delivery")
 # A lane that has become idle is part of the blocking read after this long at most.
 _BLOCK_MS: Final = 250
 _GAUGES_EVERY_S: Final = 5.0
+_TRIM_EVERY_S: Final = 60.0
 _LANES_EVERY_S: Final = 30.0
 # What is under way when the gateway stops, or a route is gone, may take this long to end.
 _GRACE_S: Final = 10.0
@@ -176,6 +180,9 @@ class Dispatcher:
         self._started = True
         self._store.require_durability()
         self.every("gauges", _GAUGES_EVERY_S, self._gauge)
+        self.every("audit", _TRIM_EVERY_S, self._trim)
+        self.every("letters", discard.EVERY_S, partial(discard.keep_in_bounds, self))
+        self.every("tidy", tidy.EVERY_S, partial(tidy.tidy, self))
         self.every("lanes", _LANES_EVERY_S, self._tell_lanes)
         for name in self._chores:
             self._restart(name)
@@ -241,6 +248,11 @@ class Dispatcher:
         if names:
             await self._store.call("SADD", self.queue.key("lanes"), *names)
 
+    async def _trim(self) -> None:
+        """Hold the audit to its number; its steps trim it by age."""
+        key = self.queue.key("audit")
+        await self._store.call("XTRIM", key, "MAXLEN", "~", self.journal.most)
+
     async def aclose(self) -> None:
         """Stop everything. What is under way stays in the queues."""
         tasks, self._tasks = list(self._tasks.values()), {}
@@ -258,3 +270,21 @@ class Dispatcher:
         for futures in list(self._watches.values()):
             for future in list(futures):
                 future.cancel()
+
+
+def dispatcher_of(
+    config: GatewayConfig,
+    store: Store,
+    shared: Callable[[tuple[object, ...], Callable[[], Any]], Any],
+    clock: Clock,
+    random: Random,
+    metrics: Metrics,
+) -> Dispatcher:
+    """The dispatcher of a configuration's store, the same one for everybody; `shared` keeps it."""
+    audit, deliver = config.telemetry.audit, config.server.deliver
+    journal = Journal(audit.retention, audit.max) if audit is not None else Journal(0.0)
+    dispatcher: Dispatcher = shared(
+        (KIND, config.store, audit, deliver),
+        lambda: Dispatcher(store, journal, clock, random, metrics, deliver=deliver),
+    )
+    return dispatcher

@@ -11,11 +11,11 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
+from gateway.config.moment import parse_moment
 from gateway.config.types import parse_duration
 from gateway.delivery.asked import Unusable
 
@@ -115,11 +115,10 @@ def moment(given: str | float, now: float) -> float:
     except ValueError:
         pass
     try:
-        found = datetime.fromisoformat(text)
+        return parse_moment(text)
     except ValueError:
         message = f"{text[:40]}: expected a time such as 2026-01-31T12:00:00Z, or an age such as 2h"
         raise Unusable(message) from None
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 class Cursor(msgspec.Struct, frozen=True, array_like=True):

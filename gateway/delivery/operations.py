@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.history import audit, event, trace
 from gateway.delivery.letter_operations import (
     list_letters,
     purge_letters,
@@ -28,4 +29,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "letters.show": show_letter,
     "letters.replay": replay_letters,
     "letters.purge": purge_letters,
+    "trace": trace,
+    "audit": audit,
+    "event": event,
 }

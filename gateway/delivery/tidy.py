@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from gateway.delivery.dispatcher import Dispatcher
 from gateway.store.script import Script
+
+if TYPE_CHECKING:
+    from gateway.delivery.dispatcher import Dispatcher
 
 logger = logging.getLogger("gateway.delivery")
 

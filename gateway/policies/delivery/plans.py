@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.delivery import discard, tidy
 from gateway.delivery.callback import CallbackTarget
-from gateway.delivery.dispatcher import KIND, Dispatcher
+from gateway.delivery.dispatcher import Dispatcher, dispatcher_of
 from gateway.delivery.intake import Intake, IntakeOptions, Receiver
-from gateway.delivery.journal import Journal
 from gateway.delivery.mapping import BODY_ROOTS, Mapping
 from gateway.delivery.outcome import RetryRule
 from gateway.delivery.plan import LanePlan, RoutePlan
@@ -28,26 +26,14 @@ _WITHOUT: Final = ("retry", "hedge")
 
 def open_dispatcher(context: BuildContext) -> Dispatcher:
     """The dispatcher of this store, the same one for all routes."""
-    store = context.store(PATIENCE_S)
-    audit = context.telemetry.audit
-    retention = audit.retention if audit is not None else 0.0
-    deliver = context.server.deliver
-
-    def make() -> Dispatcher:
-        made = Dispatcher(
-            store,
-            Journal(retention),
-            context.clock,
-            context.random,
-            context.metrics,
-            deliver=deliver,
-        )
-        made.every("letters", discard.EVERY_S, lambda: discard.keep_in_bounds(made))
-        made.every("tidy", tidy.EVERY_S, lambda: tidy.tidy(made))
-        return made
-
-    dispatcher: Dispatcher = context.shared((KIND, context.config.store, retention, deliver), make)
-    return dispatcher
+    return dispatcher_of(
+        context.config,
+        context.store(PATIENCE_S),
+        context.shared,
+        context.clock,
+        context.random,
+        context.metrics,
+    )
 
 
 def build_plans(

@@ -60,7 +60,6 @@ class DeliveryPolicy(Around):
 
     name: ClassVar[str] = "delivery"
     Config: ClassVar[type[DeliveryConfig]] = DeliveryConfig
-    further_upstreams: ClassVar[tuple[str, ...]] = ("upstreams",)
     ends: ClassVar[bool] = True
     switchable: ClassVar[bool] = False
 
@@ -223,7 +222,6 @@ class DeliveryStatusPolicy(Around):
 
     name: ClassVar[str] = _STATUS_POLICY
     Config: ClassVar[type[StatusConfig]] = StatusConfig
-    on_routes: ClassVar[bool] = False
     ends: ClassVar[bool] = True
     switchable: ClassVar[bool] = False
 
