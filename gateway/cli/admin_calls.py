@@ -27,9 +27,8 @@ class Caller:
     def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         """The answer's data. Raises OSError if nobody answers."""
         query = urlencode({name: value for name, value in (params or {}).items() if value != ""})
-        return json.loads(
-            ask("GET", f"{BASE}{path}" + (f"?{query}" if query else ""), **self._where)
-        )
+        url = f"{BASE}{path}?{query}" if query else BASE + path
+        return json.loads(ask("GET", url, **self._where))
 
     def post(self, path: str, params: Mapping[str, Any]) -> Any:
         """The same, with an order."""

@@ -249,7 +249,8 @@ def _count(caller: Caller, wanted: dict[str, Any], output: str, *, shown: bool) 
         asked = {**wanted, "count": "true", "limit": _SAMPLES - len(samples), "cursor": cursor}
         page = caller.get("/letters", asked)
         samples += page["letters"]
-        total, failed, cursor = total + page["matched"], failed + page["failed"], page["cursor"]
+        total += int(page["matched"])
+        failed, cursor = failed + page["failed"], page["cursor"]
         if not cursor:
             break
     if failed:
