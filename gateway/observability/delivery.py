@@ -62,6 +62,12 @@ DISCARDED: Final = Declaration(
     "than dead_letter.max (max).",
     ("route", "cause"),
 )  # fmt: skip
+ALERTS: Final = Declaration(
+    "gateway_delivery_alerts_total", _C,
+    "Alerts of dead letters to telemetry.alerts.webhook: sent, or failed (not taken after some "
+    "tries).",
+    ("route", "result"),
+)  # fmt: skip
 OUTCOME: Final = Declaration(
     "gateway_delivery_outcome_seconds", _H,
     "From the acceptance of an event to its outcome for a target, by that: delivered or dead.",
@@ -78,5 +84,5 @@ AUDIT_DROPPED: Final = Declaration(
 
 DELIVERY_FAMILIES: Final = (
     ACCEPTED, ATTEMPTS, DEAD_LETTERS, IN_FLIGHT, PACE, DEPTH, OLDEST, HELD, REPLAYED, DISCARDED,
-    OUTCOME, ATTEMPT_TIME, AUDIT_DROPPED,
+    ALERTS, OUTCOME, ATTEMPT_TIME, AUDIT_DROPPED,
 )  # fmt: skip

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
+from gateway.delivery.alerts import Alerts
 from gateway.delivery.callback import CallbackTarget
 from gateway.delivery.dispatcher import Dispatcher, dispatcher_of
 from gateway.delivery.intake import Intake, IntakeOptions, Receiver
@@ -36,8 +38,33 @@ def open_dispatcher(context: BuildContext) -> Dispatcher:
     )
 
 
-def build_plans(
+def open_alerts(
     config: DeliveryConfig, context: BuildContext, dispatcher: Dispatcher
+) -> Alerts | None:
+    """Who tells of the route's dead letters; None if nobody is to be told. Raises ConfigError."""
+    if not config.dead_letter.alert:
+        return None
+    told = context.telemetry.alerts
+    if told is None:
+        raise ConfigError(
+            "nobody is named to be told: telemetry.alerts.webhook is missing", "dead_letter.alert"
+        )
+    client = context.http()
+    # The client stays as it is for all configurations, the dispatcher does not.
+    alerts: Alerts = context.shared(
+        ("alerts", told.webhook, id(dispatcher)),
+        lambda: Alerts(
+            told.webhook, client, dispatcher.queue, context.clock.monotonic, context.metrics
+        ),
+    )
+    return alerts
+
+
+def build_plans(
+    config: DeliveryConfig,
+    context: BuildContext,
+    dispatcher: Dispatcher,
+    alerts: Alerts | None = None,
 ) -> list[LanePlan]:
     """One plan for each target, and one for the callback. Raises ConfigError."""
     signer = _signer(config)
@@ -45,16 +72,21 @@ def build_plans(
     for position, each in enumerate(_targets(config)):
         name = name_of(each, context)
         target = _http_target(each, position, context, signer)
-        plans.append(_plan(name, target, config, context))
+        plans.append(_plan(name, target, config, context, alerts))
     if config.callback is not None:
         told = CallbackTarget(
             config.callback.url, context.http(), dispatcher.queue, signer, context.clock
         )
-        plans.append(_plan(CALLBACK, told, config, context))
+        plans.append(_plan(CALLBACK, told, config, context, alerts))
     return plans
 
 
-def build_intake(config: DeliveryConfig, context: BuildContext, dispatcher: Dispatcher) -> Intake:
+def build_intake(
+    config: DeliveryConfig,
+    context: BuildContext,
+    dispatcher: Dispatcher,
+    alerts: Alerts | None = None,
+) -> Intake:
     """What keeps the route's events. Raises ConfigError."""
     secret = context.telemetry.redact.headers if config.credentials == "drop" else []
     options = IntakeOptions(
@@ -69,6 +101,7 @@ def build_intake(config: DeliveryConfig, context: BuildContext, dispatcher: Disp
         secret_fields=frozenset(name.lower().encode("latin-1") for name in secret),
         callback=CALLBACK if config.callback is not None else "",
         keep=config.keep,
+        on_dead=alerts.dead if alerts is not None else None,
     )
     return Intake(options, dispatcher, context.clock.wall)
 
@@ -122,7 +155,13 @@ def _signer(config: DeliveryConfig) -> Signer | None:
         raise ConfigError(str(error), "sign.secret") from None
 
 
-def _plan(name: str, target: Target, config: DeliveryConfig, context: BuildContext) -> LanePlan:
+def _plan(
+    name: str,
+    target: Target,
+    config: DeliveryConfig,
+    context: BuildContext,
+    alerts: Alerts | None,
+) -> LanePlan:
     backoff = config.backoff
     rule = RetryRule(attempts=config.attempts, max_total=config.max_total)
     if config.schedule is not None:
@@ -149,4 +188,5 @@ def _plan(name: str, target: Target, config: DeliveryConfig, context: BuildConte
         rate=rate,
         lease=config.lease,
         keep=config.keep,
+        on_dead=partial(alerts.dead, name) if alerts is not None else None,
     )

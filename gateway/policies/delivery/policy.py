@@ -37,6 +37,7 @@ from gateway.policies.delivery.plans import (
     build_intake,
     build_plans,
     build_route_plan,
+    open_alerts,
     open_dispatcher,
 )
 from gateway.request_key import FIELD, BadKey, read_field
@@ -66,8 +67,9 @@ class DeliveryPolicy(Around):
     def __init__(self, config: DeliveryConfig, context: BuildContext) -> None:
         self._route = context.route
         self._dispatcher = open_dispatcher(context)
-        self._plans: Sequence[LanePlan] = build_plans(config, context, self._dispatcher)
-        self._intake: Intake = build_intake(config, context, self._dispatcher)
+        alerts = open_alerts(config, context, self._dispatcher)
+        self._plans: Sequence[LanePlan] = build_plans(config, context, self._dispatcher, alerts)
+        self._intake: Intake = build_intake(config, context, self._dispatcher, alerts)
         self._plan = build_route_plan(config, context, self._intake)
         self._counts = context.metrics.counts(ACCEPTED)
         self._waiting = Waiting(self._dispatcher, context.clock.monotonic)
