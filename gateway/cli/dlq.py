@@ -126,7 +126,8 @@ def _print_event(found: dict[str, Any]) -> None:
     click.echo(f"request      {request['method']} {request['path']}")
     for version in found["versions"]:
         used = f", for {', '.join(version['used_by'])}" if version["used_by"] else ""
-        click.echo(f"body {version['version']:<7} {version['size']} bytes{used}")
+        size = "let go of" if version["size"] is None else f"{version['size']} bytes"
+        click.echo(f"body {version['version']:<7} {size}{used}")
     for target in status["targets"]:
         epoch = f", epoch {target['epoch']}" if target.get("epoch", 1) > 1 else ""
         reason = f", {target['reason']}" if target.get("reason") else ""
