@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -14,35 +13,45 @@ from gateway.delivery.outcome import (
     Delivered,
     Failed,
     Outcome,
+    Paused,
     Reason,
+    StepNote,
     judge_failure,
     judge_status,
 )
 from gateway.delivery.sign import Signer
 from gateway.errors import DEADLINE_EXCEEDED, GatewayError
-from gateway.message import Exchange, Handler, Headers, Principal, Request, Response
+from gateway.message import Exchange, Handler, Headers, Principal, RawHeaders, Request, Response
 from gateway.observability.trace import IdSource
 from gateway.tracing import TraceContext
 
 EVENT_FIELD: Final = b"x-lockgate-event"
 ATTEMPT_FIELD: Final = b"x-lockgate-attempt"
-_KEPT: Final = 2048
+KEPT: Final = 2048
+"""So much of an answer that was no success is kept, in bytes."""
 # More of an answer is not read: nobody is waiting for it.
 _READ: Final = 256 * 1024
 
 
+class Save(Protocol):
+    """Makes the progress of a target that goes step by step durable, with what the audit is told.
+
+    Raises Superseded if somebody else has taken the event over; waits while the store is away.
+    """
+
+    async def __call__(self, progress: bytes, note: StepNote | None = None) -> None:
+        """Returns once it is kept."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One attempt. `number` counts those of the record's epoch, from 1.
-
-    `save(progress)` makes the progress of a target that goes step by step durable before it goes
-    on; it raises StoreError, or Superseded if somebody else has taken the event over.
-    """
+    """One attempt. `number` counts those of the record's epoch, from 1."""
 
     event: Event
     record: Record
     number: int
-    save: Callable[[bytes], Awaitable[None]]
+    save: Save
 
 
 class Superseded(Exception):
@@ -99,17 +108,42 @@ class HttpTarget:
         return await send(exchange, self._send, options.limit, self._clock)
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an upstream answered. `body` is all of it, or its beginning."""
+
+    status: int
+    headers: RawHeaders
+    body: bytes
+
+    def field(self, name: bytes) -> bytes | None:
+        """The first field of this lower-case name."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
 async def send(exchange: Exchange, handler: Handler, limit: float, clock: Clock) -> Outcome:
     """Send an exchange that no client waits for, and judge what came of it."""
+    answer = await ask(exchange, handler, limit, clock)
+    if not isinstance(answer, Answer):
+        return answer
+    verdict = judge_status(answer.status, answer.field(b"retry-after"), clock.wall())
+    if isinstance(verdict, Delivered):
+        return verdict
+    return Failed(verdict.permanent, verdict.status, answer=answer.body[:KEPT], wait=verdict.wait)
+
+
+async def ask(
+    exchange: Exchange, handler: Handler, limit: float, clock: Clock
+) -> Answer | Failed | Paused:
+    """Send an exchange that no client waits for: the answer, or why there is none. Of the body no
+    more than 256 KiB are read.
+    """
     exchange.task = asyncio.current_task()
     try:
         async with asyncio.timeout(limit):
             response = await handler(exchange)
             try:
-                verdict = judge_status(
-                    response.status, _field(response, b"retry-after"), clock.wall()
-                )
-                answer = await read_some(response, _READ)
+                body = await read_some(response, _READ)
             finally:
                 response.close()
     except GatewayError as error:
@@ -117,13 +151,12 @@ async def send(exchange: Exchange, handler: Handler, limit: float, clock: Clock)
         return judge_failure(error.kind, error.detail, after, clock.wall())
     except TimeoutError:
         return Failed(False, code=DEADLINE_EXCEEDED.code)
+    answer = Answer(response.status, response.headers, body)
     if response.error is not None:
         # An answer that the gateway made, for a guard among the delivery's policies refused.
-        after = _field(response, b"retry-after")
+        after = answer.field(b"retry-after")
         return judge_failure(response.error, exchange.error_detail, after, clock.wall())
-    if isinstance(verdict, Delivered):
-        return verdict
-    return Failed(verdict.permanent, verdict.status, answer=answer[:_KEPT], wait=verdict.wait)
+    return answer
 
 
 async def read_some(response: Response, limit: int) -> bytes:
@@ -139,10 +172,6 @@ async def read_some(response: Response, limit: int) -> bytes:
             if size >= limit:
                 break
     return b"".join(pieces)[:limit]
-
-
-def _field(response: Response, name: bytes) -> bytes | None:
-    return next((value for key, value in response.headers if key == name), None)
 
 
 def make_exchange(event: Event, record: Record, now: float, ids: IdSource) -> Exchange:

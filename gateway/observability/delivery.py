@@ -64,8 +64,18 @@ OUTCOME: Final = Declaration(
 ATTEMPT_TIME: Final = Declaration(
     "gateway_delivery_attempt_seconds", _H, "How long attempts took.", ("route", "target"), _SECONDS
 )  # fmt: skip
+STEPS: Final = Declaration(
+    "gateway_delivery_steps_total", _C,
+    "Attempts at steps of flows, by how they ended: done, skipped, waiting, retried, failed, "
+    "expired, compensated, compensation_retried or compensation_failed.",
+    ("route", "step", "result"),
+)  # fmt: skip
+STEP_TIME: Final = Declaration(
+    "gateway_delivery_step_seconds", _H, "How long calls of flows took, compensations included.",
+    ("route", "step"), _SECONDS,
+)  # fmt: skip
 
 DELIVERY_FAMILIES: Final = (
     ACCEPTED, ATTEMPTS, DEAD_LETTERS, IN_FLIGHT, PACE, DEPTH, OLDEST, HELD, REPLAYED, OUTCOME,
-    ATTEMPT_TIME,
+    ATTEMPT_TIME, STEPS, STEP_TIME,
 )  # fmt: skip

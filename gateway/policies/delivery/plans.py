@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Final
 
 from gateway.delivery.callback import CallbackTarget
@@ -19,6 +21,8 @@ from gateway.expressions import Expression
 from gateway.observability.trace import IdSource
 from gateway.policies.base import BuildContext
 from gateway.policies.delivery.config import DeliveryConfig, TargetConfig
+from gateway.policies.delivery.flow_config import FLOW
+from gateway.policies.delivery.flow_plan import build_flow, retry_rule
 from gateway.request_key import KeyRule
 
 PATIENCE_S: Final = 2.0
@@ -57,6 +61,11 @@ def build_plans(
         name = name_of(each, context)
         target = _http_target(each, position, context, signer)
         plans.append(_plan(name, target, config, context))
+    if config.flow is not None:
+        flow = build_flow(config, context, signer, _WITHOUT)
+        # Its steps have rules and time limits of their own: this one is for faults of the gateway.
+        rule = RetryRule(config.attempts, math.inf)
+        plans.append(replace(_plan(FLOW, flow, config, context), rule=rule))
     if config.callback is not None:
         told = CallbackTarget(
             config.callback.url, context.http(), dispatcher.queue, signer, context.clock
@@ -68,14 +77,15 @@ def build_plans(
 def build_intake(config: DeliveryConfig, context: BuildContext, dispatcher: Dispatcher) -> Intake:
     """What keeps the route's events. Raises ConfigError."""
     secret = context.telemetry.redact.headers if config.credentials == "drop" else []
+    receivers = [
+        Receiver(name_of(each, context), Expression(each.when, BODY_ROOTS) if each.when else None)
+        for each in _targets(config)
+    ]
+    if config.flow is not None:
+        receivers.append(Receiver(FLOW))
     options = IntakeOptions(
         route=context.route,
-        receivers=[
-            Receiver(
-                name_of(each, context), Expression(each.when, BODY_ROOTS) if each.when else None
-            )
-            for each in _targets(config)
-        ],
+        receivers=receivers,
         ordered_by=KeyRule(config.ordered_by) if config.ordered_by else None,
         secret_fields=frozenset(name.lower().encode("latin-1") for name in secret),
         callback=CALLBACK if config.callback is not None else "",
@@ -90,7 +100,7 @@ def name_of(target: TargetConfig, context: BuildContext) -> str:
 
 
 def _targets(config: DeliveryConfig) -> list[TargetConfig]:
-    return config.to or [TargetConfig()]
+    return config.to or ([] if config.flow is not None else [TargetConfig()])
 
 
 def _http_target(
@@ -117,19 +127,7 @@ def _signer(config: DeliveryConfig) -> Signer | None:
 
 
 def _plan(name: str, target: Target, config: DeliveryConfig, context: BuildContext) -> LanePlan:
-    backoff = config.backoff
-    rule = RetryRule(attempts=config.attempts, max_total=config.max_total)
-    if config.schedule is not None:
-        rule = RetryRule(config.attempts, config.max_total, schedule=tuple(config.schedule))
-    elif backoff is not None:
-        rule = RetryRule(
-            config.attempts,
-            config.max_total,
-            base=backoff.base,
-            factor=backoff.factor,
-            longest=backoff.max,
-            jitter=backoff.jitter == "full",
-        )
+    rule = retry_rule(config.attempts, config.max_total, config.schedule, config.backoff)
     rate = NO_RATE
     if config.rate is not None:
         every = config.rate.period_us / config.rate.count / 1_000_000
