@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import textwrap
 from collections.abc import AsyncIterator, Callable
@@ -12,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from gateway.delivery.event import decode_record, encode
 from gateway.delivery.queue import Queue
 from gateway.delivery.status import TargetStatus, read, status_of
-from gateway.errors import ConfigError
 from tests.run.gateway_process import gateway as gateway_process
 from tests.store.servers import VALKEY, Server, opened, serving
 from tests.support.gateway import RunningGateway, run_gateway
@@ -564,7 +561,7 @@ async def test_a_step_is_asked_until_its_answer_fits(tmp_path: Path) -> None:
 
 
 async def test_what_an_answer_lacks_makes_the_event_invalid(tmp_path: Path) -> None:
-    """A mapping, a condition, a path that can't be made of it: no call, and what was done undone."""
+    """What can't be made of it is not sent, and what was done is undone."""
     flow = """\
 - {name: a, path: /a, compensate: {path: /undo}}
 - {name: b, path: "/b/{x}", params: {x: =steps.a.body.x}}

@@ -13,7 +13,7 @@ from gateway.config.types import Count, Duration, Name, Secret, Timeout, refuse
 from gateway.delivery.mapping import BODY_ROOTS, Mapping
 from gateway.delivery.queue import CALLBACK
 from gateway.expressions import Expression, ExpressionError
-from gateway.policies.delivery.flow_config import FLOW, BackoffConfig, Flow, check_flow
+from gateway.policies.delivery.flow_config import FLOW, BackoffConfig, Flow, check_waits
 from gateway.request_key import KeyRule
 
 EVENT_ID = "event_id"
@@ -242,7 +242,7 @@ class DeliveryConfig(PolicyConfig):
         if self.flow is not None:
             if FLOW in names:
                 raise refuse("to", f'"{FLOW}" is the name of the flow', "give the target another")
-            check_flow(self.flow, self.max_total)
+            check_waits(self.flow, self.max_total)
         if self.status is not None and self.status.count("{" + EVENT_ID + "}") != 1:
             raise refuse("status", "expected a path with {event_id}")
         return self

@@ -244,10 +244,7 @@ class StepConfig(FlowCallConfig):
         return self
 
 
-Flow = list[StepConfig]
-
-
-def needs_of(flow: Flow) -> dict[str, frozenset[str]]:
+def needs_of(flow: list[StepConfig]) -> dict[str, frozenset[str]]:
     """Which parts of each step's answer others need, by name. Raises ValueError for an expression
     about a step that does not come before it; the text says which.
     """
@@ -284,8 +281,7 @@ def _note_needs(
             needs[name] |= parts
 
 
-def check_flow(flow: Flow, max_total: float) -> None:
-    """Raises a refusal if the steps don't fit together."""
+def _check(flow: list[StepConfig]) -> list[StepConfig]:
     names = [step.name for step in flow]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -294,8 +290,16 @@ def check_flow(flow: Flow, max_total: float) -> None:
         needs_of(flow)
     except ValueError as error:
         raise refuse("flow", str(error)) from None
+    return flow
+
+
+Flow = Annotated[list[StepConfig], AfterValidator(_check)]
+"""Steps whose names are unique, and which name only those before them."""
+
+
+def check_waits(flow: list[StepConfig], max_total: float) -> None:
+    """Raises a refusal if the flow can't end in time."""
     waits = sum(step.wait for step in flow if isinstance(step.wait, float))
     if waits >= max_total:
-        raise refuse(
-            "flow", f"its waits take {format_duration(waits)}, and max_total is not longer"
-        )
+        message = f"the waits of the flow take {format_duration(waits)}: max_total must be longer"
+        raise refuse("flow", message)
