@@ -16,7 +16,6 @@ TOP_LEVEL: Final = frozenset(
 TELEMETRY: Final = frozenset({"alerts", "tracing"})
 POLICIES: Final = frozenset(
     {
-        "audit",
         "deprecation",
         "minimise",
         "transform",

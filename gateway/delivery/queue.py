@@ -13,7 +13,7 @@ lane is `<route>/<target>`):
     rate:<lane>      string  when the bucket of the lane's rate is full again (microseconds)
     dead:<route>     zset    dead letters by time (ms): "id target reason code status"
     seen:<digest>    string  the first event of a name, to tell repetitions by
-    routes           set     every route that ever had an event
+    routes           set     every route that ever had an event; lanes every lane
     audit            stream  see journal.py; trail:<correlation id> lists its entries
 
 States: q in a stream, r handed out, w waiting for its time, o waiting for its turn, d delivered,
@@ -32,12 +32,15 @@ from gateway.message import NOTHING_REPEATS
 from gateway.store.base import Part, Store
 from gateway.store.script import Script
 
+PATIENCE_S: Final = 2.0
+"""What one call may take, in seconds: it includes a write to disk, and the rest is in no hurry."""
 CALLBACK: Final = "callback"
 """The target that is told how all others ended."""
 _ACCEPT: Final = Script.load("delivery_accept")
 _TAKE: Final = Script.load("delivery_take")
 _SETTLE: Final = Script.load("delivery_settle")
 _RENEW: Final = Script.load("delivery_renew")
+_NOTE: Final = Script.load("delivery_note")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,11 @@ class Queue:
     async def renew(self, lane: Lane, consumer: str, entries: list[bytes]) -> None:
         """Hold on to what was handed out."""
         await self.store.run(_RENEW, self._keys, (lane.route, lane.target, consumer, *entries))
+
+    async def note(self, entries: list[tuple[bytes, str]]) -> None:
+        """Append entries to the audit, each with its correlation id."""
+        parts = [part for entry in entries for part in entry]
+        await self.store.run(_NOTE, self._keys, (self._retention, *parts))
 
     async def fields(self, event_id: str) -> dict[bytes, bytes]:
         """All that is known of an event; empty if there is none."""

@@ -21,8 +21,8 @@ ACCEPTED: Final = Declaration(
 ATTEMPTS: Final = Declaration(
     "gateway_delivery_attempts_total", _C,
     "Attempts to deliver, by how they ended: delivered, retried, dead, paused (the target is being "
-    "spared; not counted as an attempt of the event), resumed (a flow that waits), released (the "
-    "gateway stopped) or stale (somebody else had taken over).",
+    "spared; not counted as an attempt of the event), resumed (a flow that waits, or tries a step "
+    "again), released (the gateway stopped) or stale (somebody else had taken over).",
     ("route", "target", "result"),
 )  # fmt: skip
 DEAD_LETTERS: Final = Declaration(
@@ -50,7 +50,7 @@ OLDEST: Final = Declaration(
     ("route", "target"), merge=Merge.MAX,
 )  # fmt: skip
 HELD: Final = Declaration(
-    "gateway_delivery_dead_letters", _G, "Dead letters that are kept.", ("route",), merge=Merge.MAX
+    "gateway_delivery_letters_held", _G, "Dead letters that are kept.", ("route",), merge=Merge.MAX
 )
 REPLAYED: Final = Declaration(
     "gateway_delivery_replayed_total", _C, "Dead letters that were sent on their way again.",
@@ -75,7 +75,12 @@ STEP_TIME: Final = Declaration(
     ("route", "step"), _SECONDS,
 )  # fmt: skip
 
+AUDIT_DROPPED: Final = Declaration(
+    "gateway_audit_dropped_total", _C,
+    "Entries of the audit that were lost, because the store was away for too long.",
+)  # fmt: skip
+
 DELIVERY_FAMILIES: Final = (
     ACCEPTED, ATTEMPTS, DEAD_LETTERS, IN_FLIGHT, PACE, DEPTH, OLDEST, HELD, REPLAYED, OUTCOME,
-    ATTEMPT_TIME, STEPS, STEP_TIME,
+    ATTEMPT_TIME, STEPS, STEP_TIME, AUDIT_DROPPED,
 )  # fmt: skip

@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from gateway.config.base import Companion, PolicySpec
 from gateway.errors import ConfigError
 from gateway.policies.access import AccessPolicy
+from gateway.policies.audit import AuditPolicy
 from gateway.policies.auth.fields import identity_fields
 from gateway.policies.auth.policy import AuthPolicy
 from gateway.policies.base import Around, BuildContext, Guard, Policy
@@ -51,6 +52,7 @@ from gateway.policies.validate.policy import ValidatePolicy
 BUILTIN: Final[tuple[type[Policy], ...]] = (
     CorrelationPolicy,
     ObservePolicy,
+    AuditPolicy,
     FlagPolicy,
     AccessPolicy,
     CorsPolicy,

@@ -15,6 +15,7 @@ from gateway.policies.base import Policy, Stage
 ADMISSION: Final = (
     "correlation",  # every log line and every refusal carries the id
     "observe",  # sees refusals too; the trace must exist before anything can fail
+    "audit",  # sees refusals too, and what the caller turned out to be
     "flag",  # a route that is switched off is not there, whoever asks
     "access",  # cheapest refusal first: who, by address alone
     "cors",  # a preflight carries no credentials, so it is answered before any could be asked for

@@ -301,3 +301,10 @@ def test_cache_purge_of_nobody(tmp_path: Path) -> None:
     done = lockgate("cache", "purge", "--all", "--admin", f"unix:{tmp_path}/none")
     assert done.returncode == 1
     assert done.stderr.startswith("error: can't reach the admin listener")
+
+
+def test_moments_are_a_while_ago_or_a_date() -> None:
+    """Anything else is wrong usage, code 2, and says what is expected."""
+    done = lockgate("audit", "export", "--since", "yesterday")
+    assert done.returncode == 2
+    assert "write 2h (ago), 2026-12-31 or 2026-12-31T12:00:00Z" in done.stderr

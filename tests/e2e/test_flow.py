@@ -16,7 +16,7 @@ from gateway.delivery.event import decode_record, encode
 from gateway.delivery.queue import Queue
 from gateway.delivery.status import TargetStatus, read, status_of
 from tests.run.gateway_process import gateway as gateway_process
-from tests.store.servers import VALKEY, Server, opened, serving
+from tests.store.servers import VALKEY, Server, opened, serving, stopped
 from tests.support.gateway import RunningGateway, run_gateway
 from tests.support.scripted import Peer, Received, ScriptedUpstream, respond
 
@@ -604,3 +604,88 @@ async def test_a_flow_beside_targets(tmp_path: Path) -> None:
         assert {each["target"]: each["state"] for each in found["targets"]} == {
             "api": "dead", "flow": "delivered",
         }  # fmt: skip
+
+
+EXAMPLE = (
+    (Path(__file__).parents[2] / "docs/flows.md")
+    .read_text()
+    .partition("```yaml\n")[2]
+    .partition("```")[0]
+    .replace("15m", "20ms")
+    .replace("[30s]", "[20ms]")
+)
+
+
+async def test_the_example_of_the_documentation(tmp_path: Path) -> None:
+    """A large order that is approved after a while and then can't be shipped; and a small one."""
+    async with serving(VALKEY, tmp_path / "store") as store, services() as (script, upstream):
+        upstreams = "".join(
+            f'  {name}: {{targets: ["{upstream.url}"]}}\n' for name in ("shop", "stock", "billing")
+        )
+        text = f'store: {{url: "{store.unix}", timeout: 2s}}\nupstreams:\n{upstreams}{EXAMPLE}'
+        async with run_gateway(tmp_path, text) as gateway, gateway.client() as client:
+            script.on("/reservations", (201, {"id": "r1"}))
+            script.on("/reservations/r1", (404, {}))
+            script.on("/payments", (200, {"id": "p1"}))
+            script.on("/approvals/7", (200, {"state": "open"}), (200, {"state": "granted"}))
+            script.on("/shipments", (409, {}))
+            order = {"order_id": 7, "sku": "a", "count": 2, "total": 2000}
+            event = (await client.post("/orders", json=order)).json()
+            flow = await settled(client, event)
+            assert script.asked_for == [
+                "/reservations", "/payments", "/approvals/7", "/approvals/7", "/shipments",
+                "/refunds", "/reservations/r1",
+            ]  # fmt: skip
+            assert states(flow)["reserve"] == "compensated"
+            found = await letter(store, tmp_path, event)
+            assert found.detail == (
+                'step "ship" failed (409, permanent); compensated: charge, reserve'
+            )
+
+            script.calls.clear()
+            script.on("/shipments", (201, {}))
+            event = (await client.post("/orders", json={**order, "total": 20})).json()
+            assert (await settled(client, event))["state"] == "delivered"
+            assert script.asked_for == ["/reservations", "/payments", "/shipments"]
+
+
+async def test_what_was_done_while_the_store_was_away_is_written_down_later(tmp_path: Path) -> None:
+    """And is not done again meanwhile."""
+    flow = "- {name: a, path: /a}\n- {name: b, path: /b}\n"
+    async with (
+        serving(VALKEY, tmp_path / "store") as store,
+        services() as (script, upstream),
+        run_gateway(tmp_path, config(store, upstream, flow)) as gateway,
+        gateway.client() as client,
+    ):
+        later: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        script.on("/a", later)
+        event = await accepted(gateway, client)
+        await asyncio.wait_for(script.asked.wait(), 20)
+        with stopped(store):
+            later.set_result((200, {}))
+            # Longer than a call to the store may take.
+            await asyncio.sleep(2.3)
+            assert script.asked_for == ["/a"]
+        assert (await settled(client, event))["state"] == "delivered"
+        assert script.asked_for == ["/a", "/b"]
+
+
+async def test_two_gateways_share_the_flows(tmp_path: Path) -> None:
+    """Each step is taken once, by one of them."""
+    flow = "- {name: a, path: /a}\n- {name: pause, wait: 20ms}\n- {name: b, path: /b}\n"
+    (tmp_path / "two").mkdir()
+    async with serving(VALKEY, tmp_path / "store") as store, services() as (script, upstream):
+        text = config(store, upstream, flow, delivery="concurrency: 3")
+        async with (
+            run_gateway(tmp_path, text) as one,
+            run_gateway(tmp_path / "two", text) as two,
+            one.client() as client,
+        ):
+            events = [await accepted(one, client) for _ in range(20)]
+            for event in events:
+                assert (await settled(client, event))["state"] == "delivered"
+            for target in ("/a", "/b"):
+                keys = script.keys(target)
+                assert len(keys) == len(set(keys)) == 20
+            assert two.metric("gateway_delivery_steps_total", result="done") > 0

@@ -34,11 +34,9 @@ MAPPING_FAILED: Final = "mapping_failed"
 # Methods whose requests carry a body only if the step gives them one (RFC 9110 section 9.3).
 _BODILESS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"})
 _TELLS_OF_BODY: Final = (
-    b"content-type",
-    b"content-encoding",
-    b"content-language",
-    b"content-length",
-)
+    b"content-type", b"content-encoding", b"content-language", b"content-length",
+    b"content-md5", b"content-digest", b"repr-digest", b"digest",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,18 +185,17 @@ def _write(plan: CallPlan, exchange: Exchange, event: Exchange) -> None:
 
 
 def _write_body(plan: CallPlan, request: Request, event: Exchange) -> None:
+    bodiless = request.method in _BODILESS
+    if plan.body is None and not plan.no_body and not bodiless:
+        return
     headers = request.headers
+    for name in _TELLS_OF_BODY:
+        headers.remove(name)
+    request.body = b"" if plan.body is None else plan.body.body(event)
     if plan.body is not None:
-        request.body = plan.body.body(event)
-        headers.remove(b"content-encoding")
         headers.set(b"content-type", b"application/json")
+    if request.body or not bodiless:
         headers.set(b"content-length", b"%d" % len(request.body))
-    elif plan.no_body or request.method in _BODILESS:
-        request.body = b""
-        for name in _TELLS_OF_BODY:
-            headers.remove(name)
-        if request.method not in _BODILESS:
-            headers.set(b"content-length", b"0")
 
 
 def _segments(params: Mapping | None, event: Exchange) -> dict[str, str]:

@@ -296,6 +296,8 @@ def _reopened(outline: Outline, progress: Progress, epoch: int, now: float) -> P
     """
     steps = tuple(map(_unstuck, progress.steps))
     progress = replace(progress, epoch=epoch, steps=steps, stuck=None)
+    if isinstance(following(progress), Finished):
+        return begin(outline, epoch)
     if progress.failure is None:
         return replace(progress, steps=tuple(map(_once_more, steps)))
     if isinstance(following(progress), Backward):

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from gateway.clock import Clock
 from gateway.delivery.flow import machine
 from gateway.delivery.flow.answers import Answers, seconds_until
-from gateway.delivery.flow.call import Attempted, Called, Caller, CallPlan, Succeeded
+from gateway.delivery.flow.call import NOT_YET, Attempted, Called, Caller, CallPlan, Succeeded
 from gateway.delivery.flow.machine import Backward, Finished, FlowChanged, Forward, Moment, Outline
 from gateway.delivery.flow.progress import (
     NOTHING_KEPT,
@@ -229,7 +229,8 @@ class _Run:
         verdict = "failed" if delay is None else "retried"
         note = _note(step.name, verdict, moment, number, what)
         if delay is not None:
-            return self._resumes(delay, note, failed=not what.permanent)
+            # An answer that does not fit yet is no sign of trouble.
+            return self._resumes(delay, note, failed=what.code != NOT_YET)
         await self._save(note)
         self._tell(step.name, "a step of a flow was given up; what was done is compensated")
         return None
@@ -255,7 +256,7 @@ class _Run:
         verdict = "compensation_failed" if delay is None else "compensation_retried"
         note = _note(name, verdict, moment, number, called)
         if delay is not None:
-            return self._resumes(delay, note, failed=not called.permanent)
+            return self._resumes(delay, note, failed=True)
         await self._save(note)
         self._tell(name, "a flow could not be compensated; somebody has to look after it", bad=True)
         return None

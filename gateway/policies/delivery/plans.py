@@ -7,13 +7,12 @@ from dataclasses import replace
 from typing import Final
 
 from gateway.delivery.callback import CallbackTarget
-from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.dispatcher import Dispatcher, dispatcher_of
 from gateway.delivery.intake import Intake, IntakeOptions, Receiver
-from gateway.delivery.journal import Journal
 from gateway.delivery.mapping import BODY_ROOTS, Mapping
 from gateway.delivery.outcome import RetryRule
 from gateway.delivery.plan import LanePlan
-from gateway.delivery.queue import CALLBACK, NO_RATE, Lane, Rate
+from gateway.delivery.queue import CALLBACK, NO_RATE, PATIENCE_S, Lane, Rate
 from gateway.delivery.sign import Signer
 from gateway.delivery.target import CallOptions, HttpTarget, Target
 from gateway.errors import ConfigError
@@ -25,30 +24,20 @@ from gateway.policies.delivery.flow_config import FLOW
 from gateway.policies.delivery.flow_plan import build_flow, retry_rule
 from gateway.request_key import KeyRule
 
-PATIENCE_S: Final = 2.0
-"""What one call to the queues may take, in seconds: it includes a write to disk."""
 # A delivery is repeated by its own rule, which is durable; nobody waits for a faster answer.
 _WITHOUT: Final = ("retry", "hedge")
 
 
 def open_dispatcher(context: BuildContext) -> Dispatcher:
     """The dispatcher of this store, the same one for all routes."""
-    store = context.store(PATIENCE_S)
-    audit = context.telemetry.audit
-    retention = audit.retention if audit is not None else 0.0
-    deliver = context.server.deliver
-    dispatcher: Dispatcher = context.shared(
-        ("delivery", context.config.store, retention, deliver),
-        lambda: Dispatcher(
-            store,
-            Journal(retention),
-            context.clock,
-            context.random,
-            context.metrics,
-            deliver=deliver,
-        ),
+    return dispatcher_of(
+        context.config,
+        context.store(PATIENCE_S),
+        context.shared,
+        context.clock,
+        context.random,
+        context.metrics,
     )
-    return dispatcher
 
 
 def build_plans(

@@ -121,3 +121,16 @@ def test_only_what_is_needed_of_answers_is_kept() -> None:
         "d": {"body", "headers"},
         "e": frozenset(),
     }
+
+
+def test_the_example_of_the_documentation_is_right(tmp_path: Path) -> None:
+    """It loads, with the upstreams that it names."""
+    page = (Path(__file__).parents[3] / "docs/flows.md").read_text()
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    names = ("shop", "stock", "billing")
+    upstreams = "".join(f'  {name}: {{targets: ["http://127.0.0.1:1"]}}\n' for name in names)
+
+    loaded = load(tmp_path, f"upstreams:\n{upstreams}{example}")
+
+    route, _ = loaded.configuration.gateway.routes
+    assert set(route.elsewhere) == set(names)
