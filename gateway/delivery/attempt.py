@@ -140,7 +140,8 @@ class Attempt:
             record.status, record.code = outcome.status, outcome.code
             await self._later(next_.delay, "retried", outcome)
         else:
-            internal = next_ is Reason.EXHAUSTED and outcome.code == INTERNAL_ERROR.code
+            ours = outcome.code == INTERNAL_ERROR.code or outcome.reason is Reason.INTERNAL
+            internal = next_ is Reason.EXHAUSTED and ours
             await self._give_up(Reason.INTERNAL if internal else next_, outcome)
 
     async def _delivered(self, outcome: Delivered) -> None:

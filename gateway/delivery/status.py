@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.delivery.event import Head, Record, decode_head, decode_record
-from gateway.delivery.flow.progress import decode_progress
+from gateway.delivery.flow.progress import State, decode_progress
 
 _STATES: Final = {
     b"q": "queued", b"r": "running", b"w": "waiting", b"o": "ordered", b"d": "delivered",
@@ -116,7 +116,7 @@ def _target(name: str, state: str, record: Record, full: bool) -> TargetStatus:
     found = TargetStatus(
         name, state, record.epoch, record.attempts, record.status, record.code, record.reason
     )
-    found.steps = _steps(record.progress)
+    found.steps = _steps(record.progress, running=state == "running")
     if full:
         found.detail = record.detail
         found.answer = record.answer.decode("utf-8", "replace")
@@ -125,19 +125,26 @@ def _target(name: str, state: str, record: Record, full: bool) -> TargetStatus:
     return found
 
 
-def _steps(progress: bytes) -> list[StepStatus]:
+def _steps(progress: bytes, *, running: bool) -> list[StepStatus]:
+    if not progress:
+        return []
     try:
-        steps = decode_progress(progress).steps if progress else ()
+        known = decode_progress(progress)
     except msgspec.MsgspecError:
         # Written by a gateway that knows more than this one.
         return []
-    return [
+    found = [
         StepStatus(
             each.name, str(each.state), each.status, each.attempts, each.code, round(each.at, 3),
             each.ms, each.undo_attempts, each.undo_status,
         )
-        for each in steps
+        for each in known.steps
     ]  # fmt: skip
+    current = next((each for each in found if each.state == State.PENDING), None)
+    if running and current is not None and known.failure is None:
+        # That a step has begun is as a rule not written down.
+        current.state = str(State.RUNNING)
+    return found
 
 
 class _Try(msgspec.Struct, omit_defaults=True):

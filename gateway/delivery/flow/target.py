@@ -98,7 +98,8 @@ class FlowTarget:
 
 
 def _changed(detail: str) -> Failed:
-    return Failed(True, code=machine.FLOW_CHANGED, detail=detail, reason=Reason.INTERNAL)
+    # Not for good at once: while a configuration is rolled out, another gateway may know it.
+    return Failed(False, code=machine.FLOW_CHANGED, detail=detail, reason=Reason.INTERNAL)
 
 
 class _Run:
@@ -213,7 +214,7 @@ class _Run:
             )
             bad = Failed(True, called.status, machine.ANSWER_UNUSABLE, called.unusable)
             await self._save(_note(step.name, "failed", moment, number, bad))
-            self._tell(step.name, "a flow's answer can't be kept; it is compensated")
+            self._tell(step.name, "what a step of a flow answered can't be kept")
             return None
         self._progress = machine.done(self._progress, step.name, moment, called.status, called.kept)
         await self._save(_note(step.name, "done", moment, number, called))
@@ -232,7 +233,7 @@ class _Run:
             # An answer that does not fit yet is no sign of trouble.
             return self._resumes(delay, note, failed=what.code != NOT_YET)
         await self._save(note)
-        self._tell(step.name, "a step of a flow was given up; what was done is compensated")
+        self._tell(step.name, "a step of a flow was given up")
         return None
 
     # Backward.

@@ -10,7 +10,6 @@ from gateway.delivery.callback import CallbackTarget
 from gateway.delivery.dispatcher import Dispatcher, dispatcher_of
 from gateway.delivery.intake import Intake, IntakeOptions, Receiver
 from gateway.delivery.mapping import BODY_ROOTS, Mapping
-from gateway.delivery.outcome import RetryRule
 from gateway.delivery.plan import LanePlan
 from gateway.delivery.queue import CALLBACK, NO_RATE, PATIENCE_S, Lane, Rate
 from gateway.delivery.sign import Signer
@@ -52,9 +51,9 @@ def build_plans(
         plans.append(_plan(name, target, config, context))
     if config.flow is not None:
         flow = build_flow(config, context, signer, _WITHOUT)
-        # Its steps have rules and time limits of their own: this one is for faults of the gateway.
-        rule = RetryRule(config.attempts, math.inf)
-        plans.append(replace(_plan(FLOW, flow, config, context), rule=rule))
+        plan = _plan(FLOW, flow, config, context)
+        # The flow keeps the time itself, for it has to undo what was done when that is over.
+        plans.append(replace(plan, rule=replace(plan.rule, max_total=math.inf)))
     if config.callback is not None:
         told = CallbackTarget(
             config.callback.url, context.http(), dispatcher.queue, signer, context.clock
