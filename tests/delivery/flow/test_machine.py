@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -378,3 +378,33 @@ def test_whatever_happens(flow: Outline, events: list[str]) -> None:
     else:
         assert following(again) == Forward(failing)
         assert replace(again, epoch=1, failure=None).steps[0].name == names[0]
+
+
+@settings(max_examples=50)
+@given(outlines(), st.lists(EVENTS, max_size=8), st.data())
+def test_another_definition_loses_nothing(
+    flow: Outline, events: list[str], data: st.DataObject
+) -> None:
+    """Either it is refused, or what was done is still there, and so is all that must be undone."""
+    world = World(flow, begin(flow, 1))
+    for event in events:
+        if isinstance(following(world.saved), Forward | Backward):
+            world.take(event)
+    rules = data.draw(st.lists(st.sampled_from(flow.steps), unique=True, max_size=5))
+    extra = data.draw(st.integers(0, len(rules)))
+    new = Outline((*rules[:extra], plain("new"), *rules[extra:]), "e", 1e9)
+    old = world.saved
+    try:
+        found = adopt(new, old, 1, 5.0)
+    except FlowChanged:
+        return
+    assert adopt(new, found, 1, 5.0) == found
+    ended = [step.name for step in old.steps if step.ended]
+    if old.failure is None:
+        assert [step.name for step in found.steps if step.ended] == ended
+        assert [step.name for step in found.steps] == [rule.name for rule in new.steps]
+    for step in old.steps:
+        begun = step.state in (State.DONE, State.RUNNING, State.STUCK) or step.to_undo
+        if begun and step.undoable:
+            assert found.step(step.name).state is step.state
+            assert found.step(step.name).undoable
