@@ -29,6 +29,10 @@ EVENT_FIELD: Final = b"x-lockgate-event"
 ATTEMPT_FIELD: Final = b"x-lockgate-attempt"
 KEPT: Final = 2048
 """So much of an answer that was no success is kept, in bytes."""
+# Fields that say something of a body, which is another one now.
+OF_THE_BODY: Final = (
+    b"content-encoding", b"content-digest", b"content-md5", b"digest", b"repr-digest",
+)  # fmt: skip
 # More of an answer is not read: nobody is waiting for it.
 _READ: Final = 256 * 1024
 
@@ -98,6 +102,8 @@ class HttpTarget:
                 request.body = options.mapping.body(exchange)
             except MappingFailed as error:
                 return Failed(True, code="mapping_failed", detail=str(error), reason=Reason.INVALID)
+            for name in OF_THE_BODY:
+                request.headers.remove(name)
             request.headers.set(b"content-type", b"application/json")
             request.headers.set(b"content-length", b"%d" % len(request.body))
         request.headers.set(ATTEMPT_FIELD, str(work.number).encode())
@@ -110,11 +116,14 @@ class HttpTarget:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an upstream answered. `body` is all of it, or its beginning."""
+    """What an upstream answered. `body` is all of it, or its beginning; none of one that is no
+    success and broke off, which is not `whole`.
+    """
 
     status: int
     headers: RawHeaders
     body: bytes
+    whole: bool = True
 
     def field(self, name: bytes) -> bytes | None:
         """The first field of this lower-case name."""
@@ -138,25 +147,39 @@ async def ask(
     """Send an exchange that no client waits for: the answer, or why there is none. Of the body no
     more than 256 KiB are read.
     """
-    exchange.task = asyncio.current_task()
+    task = exchange.task = asyncio.current_task()
     try:
         async with asyncio.timeout(limit):
             response = await handler(exchange)
             try:
-                body = await read_some(response, _READ)
+                answer = await _answer(response)
             finally:
                 response.close()
     except GatewayError as error:
         after = next((value for name, value in error.headers if name == b"retry-after"), None)
         return judge_failure(error.kind, error.detail, after, clock.wall())
     except TimeoutError:
-        return Failed(False, code=DEADLINE_EXCEEDED.code)
-    answer = Answer(response.status, response.headers, body)
+        return Failed(False, code=DEADLINE_EXCEEDED.code, detail="no complete answer in time")
+    except asyncio.CancelledError:
+        # The route's deadline passed in the middle of the answer; or this task is to end as well.
+        if not exchange.timed_out or task is None or task.uncancel():
+            raise
+        return Failed(False, code=DEADLINE_EXCEEDED.code, detail="no complete answer in time")
     if response.error is not None:
         # An answer that the gateway made, for a guard among the delivery's policies refused.
         after = answer.field(b"retry-after")
         return judge_failure(response.error, exchange.error_detail, after, clock.wall())
     return answer
+
+
+async def _answer(response: Response) -> Answer:
+    try:
+        return Answer(response.status, response.headers, await read_some(response, _READ))
+    except GatewayError:
+        if 200 <= response.status < 300:
+            # Half an answer may be of something half done.
+            raise
+        return Answer(response.status, response.headers, b"", whole=False)
 
 
 async def read_some(response: Response, limit: int) -> bytes:
@@ -188,7 +211,7 @@ def make_exchange(event: Event, record: Record, now: float, ids: IdSource) -> Ex
     exchange.correlation_id = head.correlation_id
     if head.consumer or head.identity:
         exchange.principal = Principal(head.consumer, {}, frozenset(), head.identity, head.tier)
-    headers.set(b"idempotency-key", b'"%b"' % key_of(head, record).encode("ascii", "replace"))
+    headers.set(b"idempotency-key", key_field(head, record))
     headers.set(EVENT_FIELD, event.id.encode())
     if event.body or b"content-type" in headers:
         headers.set(b"content-length", b"%d" % len(event.body))
@@ -199,6 +222,17 @@ def make_exchange(event: Event, record: Record, now: float, ids: IdSource) -> Ex
 def key_of(head: Head, record: Record) -> str:
     """The idempotency key of all attempts of an epoch: a replay is to be carried out again."""
     return head.key if record.epoch == 1 else f"{head.key}.{record.epoch}"
+
+
+def key_field(head: Head, record: Record, suffix: str = "") -> bytes:
+    """The key as the field's value."""
+    return quoted(f"{key_of(head, record)}{suffix}")
+
+
+def quoted(key: str) -> bytes:
+    """A key as a string (RFC 9651 section 3.3.3)."""
+    text = key.encode("ascii", "replace")
+    return b'"%b"' % text.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
 
 
 def _trace(head: Head, headers: Headers, ids: IdSource) -> TraceContext | None:

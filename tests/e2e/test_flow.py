@@ -501,14 +501,12 @@ async def test_max_total_ends_a_flow_and_has_it_undone(tmp_path: Path) -> None:
     """A step that never succeeds takes no longer than that, however many attempts it has."""
     flow = """\
 - {name: a, path: /a, compensate: {path: /undo}}
-- {name: b, path: /b, retry: {attempts: 1000, schedule: [50ms]}}
+- {name: b, path: /b, retry: {attempts: 1000, schedule: [100ms]}}
 """
     async with (
         serving(VALKEY, tmp_path / "store") as store,
         services() as (script, upstream),
-        run_gateway(
-            tmp_path, config(store, upstream, flow, delivery="max_total: 300ms")
-        ) as gateway,
+        run_gateway(tmp_path, config(store, upstream, flow, delivery="max_total: 1s")) as gateway,
         gateway.client() as client,
     ):
         script.on("/b", (503, {}))

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.delivery.flow.progress import Kept, Progress, State
-from gateway.delivery.mapping import BODY_ROOTS
+from gateway.delivery.mapping import KEPT_ROOTS
 from gateway.expressions import Expression, ExpressionFailed, Maker
 from gateway.message import Exchange, RawHeaders
 
@@ -33,10 +33,10 @@ def _steps(exchange: Exchange) -> object:
 
 
 FLOW_ROOTS: Final[Mapping[str, Maker]] = {
-    **{name: make for name, make in BODY_ROOTS.items() if name != "claims"},
+    **KEPT_ROOTS,
     STEPS: _steps,
 }
-"""The roots by name. A caller's claims are not kept with an event, so they are none."""
+"""The roots by name."""
 
 
 class UnnamedStep(ValueError):

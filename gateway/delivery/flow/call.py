@@ -17,11 +17,14 @@ from gateway.delivery.sign import Signer
 from gateway.delivery.target import (
     ATTEMPT_FIELD,
     KEPT,
+    OF_THE_BODY,
     Answer,
     ask,
     key_of,
     make_exchange,
+    quoted,
 )
+from gateway.errors import RESPONSE_INCOMPLETE
 from gateway.expressions import Expression, ExpressionFailed
 from gateway.message import Exchange, Handler, Request
 from gateway.observability.trace import IdSource
@@ -34,8 +37,7 @@ MAPPING_FAILED: Final = "mapping_failed"
 # Methods whose requests carry a body only if the step gives them one (RFC 9110 section 9.3).
 _BODILESS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"})
 _TELLS_OF_BODY: Final = (
-    b"content-type", b"content-encoding", b"content-language", b"content-length",
-    b"content-md5", b"content-digest", b"repr-digest", b"digest",
+    *OF_THE_BODY, b"content-type", b"content-language", b"content-length",
 )  # fmt: skip
 
 
@@ -105,7 +107,7 @@ class Caller:
             return Failed(True, code=MAPPING_FAILED, detail=str(error), reason=Reason.INVALID)
         headers = exchange.request.headers
         key = call_key(key_of(event.head, record), which.suffix)
-        headers.set(b"idempotency-key", b'"%b"' % key.encode("ascii", "replace"))
+        headers.set(b"idempotency-key", quoted(key))
         headers.set(ATTEMPT_FIELD, b"%d" % which.number)
         if plan.keeps or plan.until is not None:
             # The answer is read here, where nothing unpacks it.
@@ -130,6 +132,8 @@ class Caller:
             if isinstance(verdict, Failed):
                 return Failed(verdict.permanent, answer.status, answer=beginning, wait=verdict.wait)
             return Failed(True, answer.status, code=UNEXPECTED_STATUS, answer=beginning)
+        if not answer.whole:
+            return Failed(False, answer.status, RESPONSE_INCOMPLETE.code)
         if plan.until is not None:
             answers.show_one(which.name, answer.status, _whole(answer))
             try:

@@ -171,7 +171,8 @@ def failed(
     """
     rule = outline.rule(name)
     step = _attempted(progress.step(name), moment, what.status, what.code)
-    if rule.when_unsure and not what.permanent:
+    # A 2xx that was not expected is refused for good, and may have been carried out all the same.
+    if rule.when_unsure and (not what.permanent or 200 <= what.status < 300):
         step = replace(step, unsure=True)
     next_ = decide(rule.retry, step.attempts, age, what, draw)
     if isinstance(next_, Again):

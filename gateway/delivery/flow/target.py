@@ -38,7 +38,7 @@ from gateway.delivery.outcome import (
     StepNote,
 )
 from gateway.delivery.target import Work, make_exchange
-from gateway.errors import INTERNAL_ERROR
+from gateway.errors import INTERNAL_ERROR, StoreError
 from gateway.expressions import Expression, ExpressionFailed
 from gateway.observability.delivery import STEP_TIME, STEPS
 from gateway.observability.metrics import Metrics
@@ -272,6 +272,9 @@ class _Run:
             called = await self._target.caller.call(
                 plan, work.event, work.record, self._answers, which
             )
+        except StoreError:
+            # What stands on the way needs the store; that is no fault of the step.
+            raise
         except Exception as error:
             logger.exception("a step of a flow failed", extra={"event": work.event.id})
             called = Failed(False, code=INTERNAL_ERROR.code, detail=type(error).__name__)

@@ -201,7 +201,7 @@ class CompensateConfig(FlowCallConfig):
     when_unsure: bool = Field(
         default=False,
         description="Undo the step also if it failed in a way that leaves open whether it was "
-        "carried out: a timeout, a connection that broke off, a 5xx.",
+        "carried out: a timeout, a connection that broke off, a 5xx, a 2xx that is not expected.",
     )
 
 

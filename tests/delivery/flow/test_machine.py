@@ -137,6 +137,8 @@ def test_what_may_have_been_carried_out_is_undone_if_asked_for() -> None:
     assert isinstance(following(clean), GivenUp)
     unclear = refused(flow, started(begin(flow, 1), "a"), "a", BUSY)
     assert following(unclear) == Backward("a")
+    odd = refused(flow, started(begin(flow, 1), "a"), "a", Failed(True, 202))
+    assert following(odd) == Backward("a")
     lost = refused(flow, started(started(begin(flow, 1), "a"), "a"), "a")
     assert following(lost) == Backward("a")
     late = expired(started(begin(flow, 1), "a"), 200.0)
