@@ -53,6 +53,14 @@ class ForwardTo(Protocol):
         ...
 
 
+class OnlyThese(Protocol):
+    """Makes a chain of a few of the route's policies; see `BuildContext`."""
+
+    def __call__(self, policies: Collection[str], terminal: Handler) -> Handler:
+        """Raises ConfigError."""
+        ...
+
+
 class OpenStore(Protocol):
     """Gives the store; see `BuildContext`."""
 
@@ -73,6 +81,11 @@ def _no_way(
     raise RuntimeError("this context was made without upstreams")
 
 
+def _no_policies(policies: Collection[str], terminal: Handler) -> Handler:
+    del policies
+    return terminal
+
+
 def _no_store(patience: float = 0.0) -> Store:
     del patience
     raise RuntimeError("this context was made without a store")
@@ -91,7 +104,8 @@ class BuildContext:
     `forward_to(policy, field, upstream)` is what stands further in than `policy`, made once more
     for another upstream, which the policy's field names: as if the route had that upstream, so with
     its timeouts, breaker and credentials. Policies named in `without` are left out of it; `path`
-    stands in place of the route's rewrite.path.
+    stands in place of the route's rewrite.path. `only(policies, terminal)` is a chain of those of
+    the route's policies that are named, as it has them, for what comes in without a client.
     """
 
     route: str
@@ -108,6 +122,7 @@ class BuildContext:
     store: OpenStore = _no_store
     upstream: str = ""
     forward_to: ForwardTo = _no_way
+    only: OnlyThese = _no_policies
 
     def scope(self, policy: str, config: BaseModel) -> tuple[str, str]:
         """What a policy that may stand under `upstreams:` shares its state with.
@@ -148,7 +163,8 @@ class Policy:
     configuration that name upstreams beside the route's own (`BuildContext.forward_to`).
     `config_of` names the policy whose configuration this one has too, for what must stand in two
     places. `switchable = False` keeps flags from switching it off. A policy that `ends` a chain
-    answers by itself: what stands further in is no part of the chain, but of `forward_to`.
+    answers by itself: what stands further in is no part of the chain, but of `forward_to`. One that
+    `takes_events` makes its route one that schedules and streams may name.
     """
 
     name: ClassVar[str]
@@ -163,6 +179,7 @@ class Policy:
     config_of: ClassVar[str] = ""
     switchable: ClassVar[bool] = True
     ends: ClassVar[bool] = False
+    takes_events: ClassVar[bool] = False
 
     @classmethod
     def companion(cls, route: RouteConfig, config: Any) -> RouteConfig | None:

@@ -114,6 +114,7 @@ class PolicyCatalog:
                 on_routes=policy.on_routes,
                 further_upstreams=policy.further_upstreams,
                 companion=_companion(policy),
+                takes_events=policy.takes_events,
             )
             for name, policy in self.policies.items()
             if not policy.config_of
@@ -142,6 +143,8 @@ class PolicyCatalog:
             try:
                 built.append(self.policies[name].build(config, context))
             except ConfigError as error:
+                if error.whole:
+                    raise
                 path = f"{name}.{error.path}" if error.path else name
                 raise ConfigError(error.message, path) from error
             except Exception as error:
