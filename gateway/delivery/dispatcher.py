@@ -28,10 +28,13 @@ logger = logging.getLogger("gateway.delivery")
 # A lane that has become idle is part of the blocking read after this long at most.
 _BLOCK_MS: Final = 250
 _GAUGES_EVERY_S: Final = 5.0
+_LANES_EVERY_S: Final = 30.0
 # What is under way when the gateway stops, or a route is gone, may take this long to end.
 _GRACE_S: Final = 10.0
 _HANDOVER_S: Final = 600.0
 _RETRY_S: Final = 1.0
+KIND: Final = "delivery"
+"""What the keys of all dispatchers among the long-lived objects begin with."""
 
 Chore = Callable[[], Awaitable[None]]
 
@@ -54,7 +57,7 @@ class Dispatcher:
         self._store = store
         self._deliver = deliver
         self._metrics = metrics
-        self._clock = clock
+        self.clock = clock
         self._lanes: dict[Lane, LaneWorker] = {}
         self._watches: dict[str, list[asyncio.Future[None]]] = {}
         self._chores: dict[str, tuple[float, Chore]] = {}
@@ -87,7 +90,7 @@ class Dispatcher:
             worker.wake()
             await worker.finish(plan, _HANDOVER_S)
             return
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         if self._stop_by < now:
             # Plans that are withdrawn one after another share the time.
             self._stop_by = now + _GRACE_S
@@ -99,6 +102,11 @@ class Dispatcher:
     def lanes(self) -> list[Lane]:
         """Those that are configured."""
         return list(self._lanes)
+
+    def paused_for(self, lane: Lane) -> float:
+        """Seconds until this process takes something from a lane whose target is being spared."""
+        worker = self._lanes.get(lane)
+        return worker.paused_for() if worker is not None else 0.0
 
     # Events.
 
@@ -144,6 +152,7 @@ class Dispatcher:
         self._started = True
         self._store.require_durability()
         self.every("gauges", _GAUGES_EVERY_S, self._gauge)
+        self.every("lanes", _LANES_EVERY_S, self._tell_lanes)
         for name in self._chores:
             self._restart(name)
         if self._deliver:
@@ -190,7 +199,7 @@ class Dispatcher:
                     idle[key].wake()
 
     async def _gauge(self) -> None:
-        now = self._clock.wall()
+        now = self.clock.wall()
         depths, oldest = self._metrics.counts(DEPTH), self._metrics.counts(OLDEST)
         held = self._metrics.counts(HELD)
         for lane in self.lanes():
@@ -201,6 +210,12 @@ class Dispatcher:
         for route in {lane.route for lane in self.lanes()}:
             letters = await self._store.call("ZCARD", self.queue.key("dead", route))
             held.set(route, value=letters)
+
+    async def _tell_lanes(self) -> None:
+        """Have the store know the lanes, so that one that is configured no longer can be found."""
+        names = [lane.name for lane in self.lanes()]
+        if names:
+            await self._store.call("SADD", self.queue.key("lanes"), *names)
 
     async def aclose(self) -> None:
         """Stop everything. What is under way stays in the queues."""

@@ -19,6 +19,8 @@ from gateway.admin import describe
 from gateway.admin.control import (
     BreakerOrder,
     Check,
+    DeliveryAnswer,
+    DeliveryCall,
     Explanation,
     FlagOrder,
     FlagOutcome,
@@ -29,6 +31,7 @@ from gateway.admin.control import (
 )
 from gateway.app import Gateway
 from gateway.config.loader import Configuration
+from gateway.delivery.dispatcher import KIND as DISPATCHER
 from gateway.errors import ErrorCode
 from gateway.flags.board import KIND as FLAGS
 from gateway.flags.board import FlagBoard
@@ -40,6 +43,7 @@ from gateway.policies.circuit_breaker.board import KEY as BOARD
 from gateway.policies.circuit_breaker.machine import State
 from gateway.policies.mirror.samples import KEY as MIRROR
 from gateway.runtime import Loaded, Runtime, Snapshot
+from gateway.server.desk import answer
 from gateway.server.factory import HttpFactory
 from gateway.server.orders import carry_out
 from gateway.server.serving import Listener, url_of
@@ -216,6 +220,11 @@ class LocalPlane:
         keys = self.runtime.snapshot.keys
         boards = [each for key, each in self.runtime.known(FLAGS) if key in keys]
         return boards[0] if boards else None
+
+    async def delivery(self, call: DeliveryCall) -> DeliveryAnswer:
+        keys = self.runtime.snapshot.keys
+        found = [each for key, each in self.runtime.known(DISPATCHER) if key in keys]
+        return await answer(found[0] if found else None, call)
 
     async def explain(self, method: str, url: str) -> Explanation:
         return describe.explain(self.runtime.snapshot, method, url)

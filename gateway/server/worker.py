@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway import __version__, pauses
-from gateway.admin.control import BreakerOrder
+from gateway.admin.control import BreakerOrder, DeliveryCall
 from gateway.clock import SystemClock
 from gateway.runtime import Runtime
 from gateway.server.channel import Channel, open_channel
@@ -70,6 +70,7 @@ class Worker:
             "order_flag": self._order_flag,
             "store": self._store,
             "order_breaker": self._order_breaker,
+            "delivery": self._delivery,
             "explain": self._explain,
             "metrics": self._metrics,
             "purge": self._purge,
@@ -194,6 +195,9 @@ class Worker:
     async def _order_breaker(self, payload: msgspec.Raw) -> Any:
         order = msgspec.json.decode(payload, type=BreakerOrder)
         return await self._serving().order_breaker(order)
+
+    async def _delivery(self, payload: msgspec.Raw) -> Any:
+        return await self._serving().delivery(msgspec.json.decode(payload, type=DeliveryCall))
 
     async def _explain(self, payload: msgspec.Raw) -> Any:
         asked = msgspec.json.decode(payload, type=Explain)

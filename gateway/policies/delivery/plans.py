@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.delivery.callback import CallbackTarget
-from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.dispatcher import KIND, Dispatcher
 from gateway.delivery.intake import Intake, IntakeOptions, Receiver
 from gateway.delivery.journal import Journal
 from gateway.delivery.mapping import BODY_ROOTS, Mapping
@@ -32,7 +32,7 @@ def open_dispatcher(context: BuildContext) -> Dispatcher:
     retention = audit.retention if audit is not None else 0.0
     deliver = context.server.deliver
     dispatcher: Dispatcher = context.shared(
-        ("delivery", context.config.store, retention, deliver),
+        (KIND, context.config.store, retention, deliver),
         lambda: Dispatcher(
             store,
             Journal(retention),
