@@ -7,7 +7,7 @@ make its name unknown.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from gateway.config.include import top_level
@@ -91,11 +91,11 @@ def _dangling(
 
 
 def check_events(
-    root: Node, routes: Sequence[RouteConfig], taking: Set[str], validator: Validator
+    root: Node, routes: Sequence[RouteConfig], taking: Collection[str], validator: Validator
 ) -> None:
     """Schedules and streams name routes that take events: those with one of these policies."""
     by_name = {route.name: route for route in routes}
-    able = [name for name, route in by_name.items() if taking & route.policies.keys()]
+    able = [name for name, route in by_name.items() if any(key in route.policies for key in taking)]
     for section in ("schedules", "streams"):
         node = top_level(root, section)
         if node is None or not isinstance(node.value, dict):
@@ -109,8 +109,8 @@ def check_events(
                 _dangling(named, frozenset(able or by_name), "route", path, validator)
             elif named.value not in able:
                 keys = " or ".join(f"{name}:" for name in sorted(taking))
-                hint = f"give the route {keys}" if keys else ""
-                message = "the route answers by itself, and takes no events"
+                hint = f"give it {keys}" if keys else ""
+                message = "the route is not an asynchronous one, and takes no events"
                 validator.report(named, path, message, hint)
 
 

@@ -17,7 +17,7 @@ from gateway.config.base import Model
 from gateway.config.cron import Cron, Zone
 from gateway.config.model_route import FieldName, FieldValue, Method, PathTemplate
 from gateway.config.store_url import StoreKind, StoreUrl, parse_store_url
-from gateway.config.types import Count, Duration, Name, Timeout, refuse
+from gateway.config.types import Count, Duration, Timeout, refuse
 
 _DAY: float = 86400.0
 

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from gateway.delivery.dispatcher import Dispatcher
-from gateway.delivery.event import ORIGIN_REQUEST, Head, Record, new_id
+from gateway.delivery.event import ORIGIN_REQUEST, SOURCE_FIELDS, Head, Record, new_id
 from gateway.delivery.outcome import Reason
 from gateway.delivery.queue import Acceptance, Entry, digest, letter
 from gateway.errors import Rejection
@@ -176,6 +176,8 @@ class Intake:
     def _head(self, exchange: Exchange, key: str, now: float, origin: str) -> Head:
         request, principal = exchange.request, exchange.principal
         drop = self._options.secret_fields
+        if origin == ORIGIN_REQUEST:
+            drop |= SOURCE_FIELDS
         trace = exchange.trace
         return Head(
             route=exchange.route,

@@ -34,6 +34,7 @@ from gateway.observability.delivery import ACCEPTED
 from gateway.policies.base import Around, BuildContext
 from gateway.policies.delivery.config import EVENT_ID, DeliveryConfig, StatusConfig
 from gateway.policies.delivery.plans import build_intake, build_plans, open_dispatcher
+from gateway.policies.delivery.sources import Sources
 from gateway.request_key import FIELD, BadKey, read_field
 from gateway.routing.template import Template
 from gateway.store.base import ReplyError
@@ -57,6 +58,7 @@ class DeliveryPolicy(Around):
     Config: ClassVar[type[DeliveryConfig]] = DeliveryConfig
     further_upstreams: ClassVar[tuple[str, ...]] = ("upstreams",)
     ends: ClassVar[bool] = True
+    takes_events: ClassVar[bool] = True
     switchable: ClassVar[bool] = False
 
     def __init__(self, config: DeliveryConfig, context: BuildContext) -> None:
@@ -65,6 +67,7 @@ class DeliveryPolicy(Around):
         self._plans: Sequence[LanePlan] = build_plans(config, context, self._dispatcher)
         self._intake: Intake = build_intake(config, context, self._dispatcher)
         self._counts = context.metrics.counts(ACCEPTED)
+        self._sources = Sources(config, context, self._dispatcher, self._intake, self._count)
         self._waiting = Waiting(self._dispatcher, context.clock.monotonic)
         self._longest_wait = config.wait
         self._body_limit = context.server.limits.body or _BODY
@@ -102,9 +105,11 @@ class DeliveryPolicy(Around):
         """Begin to deliver."""
         for plan in self._plans:
             self._dispatcher.offer(plan)
+        await self._sources.start()
 
     async def aclose(self) -> None:
         """End what was begun with these plans."""
+        await self._sources.aclose()
         for plan in self._plans:
             await self._dispatcher.withdraw(plan)
 
