@@ -21,6 +21,8 @@ _BASE: Final = "/api/v1/delivery"
 _TABLE: Final = (
     # method, path below the base, operation
     ("GET", "/queues", "queues"),
+    ("GET", "/schedules", "schedules"),
+    ("GET", "/streams", "streams"),
 )
 # status, code and title of what was not done
 _REFUSALS: Final = {

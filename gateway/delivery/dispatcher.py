@@ -11,7 +11,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from gateway.clock import Clock
 from gateway.delivery.journal import Journal
@@ -37,6 +37,7 @@ KIND: Final = "delivery"
 """What the keys of all dispatchers among the long-lived objects begin with."""
 
 Chore = Callable[[], Awaitable[None]]
+Listing = Callable[[], Awaitable[list[Any]]]
 
 
 class Dispatcher:
@@ -60,6 +61,8 @@ class Dispatcher:
         self.clock = clock
         self._lanes: dict[Lane, LaneWorker] = {}
         self._watches: dict[str, list[asyncio.Future[None]]] = {}
+        # What operators may ask of that works beside the lanes, by its name.
+        self.listings: dict[str, Listing] = {}
         self._chores: dict[str, tuple[float, Chore]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._channel: Channel | None = None

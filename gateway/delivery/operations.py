@@ -13,9 +13,12 @@ from typing import Any, Final
 
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.overview import queues
+from gateway.delivery.sources import schedules, streams
 
 Operation = Callable[[Dispatcher, Mapping[str, Any]], Awaitable[Any]]
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "queues": queues,
+    "schedules": schedules,
+    "streams": streams,
 }

@@ -33,9 +33,12 @@ _MARGIN_S: Final = 4 * 3600
 
 
 class Ticks:
-    """The moments of a five-field expression, as Unix seconds. Both arguments were checked."""
+    """The moments of a five-field expression, as Unix seconds. Both arguments were checked; `text`
+    is the expression.
+    """
 
     def __init__(self, cron: str, zone: str) -> None:
+        self.text = cron
         self.zone = ZoneInfo(zone)
         self._cron = CronSim(cron, datetime(2024, 1, 1))  # noqa: DTZ001 - only its fields are used
         minute, hour = self._cron.parts[1:3]

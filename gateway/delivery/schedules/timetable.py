@@ -19,6 +19,7 @@ from gateway.delivery.entrance import Entrance
 from gateway.delivery.queue import Queue
 from gateway.delivery.schedules.book import Book, Fired
 from gateway.delivery.schedules.due import GRACE_S, Rule, find
+from gateway.delivery.sources import ScheduleInfo
 from gateway.errors import StoreError
 from gateway.message import Exchange
 from gateway.observability.delivery import FIRING_LAG, FIRINGS, TICK_DONE, TICK_NEXT
@@ -51,18 +52,6 @@ class Schedule:
     def name(self) -> str:
         """Its name in the configuration."""
         return self.rule.name
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How far a schedule is. `done` is its newest tick that is over, `next_at` when it fires next;
-    Unix seconds.
-    """
-
-    schedule: Schedule
-    done: float
-    next_at: float | None
-    fired: Fired | None
 
 
 class Timetable:
@@ -112,7 +101,7 @@ class Timetable:
             task.cancel()
             await asyncio.wait({task})
 
-    async def standings(self) -> list[Standing]:
+    async def listing(self) -> list[ScheduleInfo]:
         """How far each schedule is. Raises StoreError."""
         schedules = self._schedules()
         if not schedules:
@@ -120,7 +109,7 @@ class Timetable:
         now, lasts = await self._book.look([(each.key, each.route) for each in schedules])
         fired = await self._book.fired([each.key for each in schedules])
         return [
-            Standing(each, last, find(each.rule, last, now).next_at, newest)
+            _row(each, last, now, newest)
             for each, last, newest in zip(schedules, lasts, fired, strict=True)
         ]
 
@@ -242,3 +231,21 @@ class Timetable:
                 "the store's clock went back: a schedule waits until its newest tick is over again",
                 extra={"schedule": name, "seconds": round(last - now)},
             )
+
+
+def _row(schedule: Schedule, last: float, now: float, fired: Fired | None) -> ScheduleInfo:
+    rule = schedule.rule
+    ticks, next_at = rule.ticks, find(rule, last, now).next_at
+    row = ScheduleInfo(
+        name=schedule.name,
+        route=schedule.route,
+        cron=ticks.text,
+        timezone=ticks.zone.key,
+        missed=rule.missed,
+        next=None if next_at is None else ticks.shown(next_at),
+        done=ticks.shown(last),
+    )
+    if fired is not None:
+        row.fired, row.fired_at = ticks.shown(fired.tick), ticks.shown(fired.at)
+        row.event_id = fired.event_id
+    return row

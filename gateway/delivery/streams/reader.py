@@ -17,6 +17,7 @@ from typing import Any, Final
 from gateway.clock import Clock
 from gateway.delivery.entrance import Entrance
 from gateway.delivery.queue import Queue, digest
+from gateway.delivery.sources import StreamInfo
 from gateway.delivery.streams.group import Found, Group, Reading
 from gateway.delivery.streams.shape import Shape
 from gateway.errors import StoreError
@@ -79,7 +80,7 @@ class Reader:
         self._unconfirmed: list[bytes] = []
         # Whether entries may have been handed to this process that it has not seen.
         self._unsure = False
-        self._held_at = 0.0
+        self._held_at = float("-inf")
 
     def start(self) -> None:
         """Begin, or go on with another plan. Idempotent."""
@@ -98,6 +99,27 @@ class Reader:
             await self._let_go()
         for family in (STREAM_UP, STREAM_PENDING):
             self._tools.metrics.counts(family).drop(self.name)
+
+    async def describe(self) -> StreamInfo:
+        """How it is, for operators."""
+        plan = self.plans[-1]
+        reading = plan.reading
+        pending: int | None = None
+        try:
+            pending = await Group(reading, self._tools.consumer).pending()
+        except StoreError:
+            pass  # it is down, and that is what the row says
+        lease = self._tools.clock.monotonic() - self._held_at < _LEASE_S
+        return StreamInfo(
+            name=self.name,
+            route=plan.route,
+            address=reading.store.status().address,
+            stream=reading.stream,
+            group=reading.group,
+            up=pending is not None and not self._failed,
+            reading=not plan.ordered or lease,
+            pending=pending,
+        )
 
     # Reading.
 
@@ -172,6 +194,10 @@ class Reader:
         """Keep all of these, however long that takes, and confirm them."""
         if not entries:
             return
+        # What was being waited for when the configuration changed is taken as the new one says.
+        newest = self.plans[-1]
+        if newest.reading == plan.reading:
+            plan = newest
         if plan.ordered:
             entries = await self._keep_in_order(plan, entries)
         else:
@@ -233,7 +259,8 @@ class Reader:
             )
         except StoreError:
             return 0
-        self._held_at = self._tools.clock.monotonic()
+        if held:
+            self._held_at = self._tools.clock.monotonic()
         return held
 
     async def _let_go(self) -> None:

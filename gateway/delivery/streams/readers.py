@@ -7,6 +7,7 @@ from random import Random
 
 from gateway.clock import Clock
 from gateway.delivery.queue import Queue
+from gateway.delivery.sources import StreamInfo
 from gateway.delivery.streams.reader import Reader, StreamPlan, Tools
 from gateway.observability.metrics import Metrics
 
@@ -38,6 +39,10 @@ class Readers:
         del self._readers[plan.name]
         await reader.stop()
         reader.plans.clear()
+
+    async def listing(self) -> list[StreamInfo]:
+        """How each stream is."""
+        return [await reader.describe() for reader in list(self._readers.values())]
 
     async def aclose(self) -> None:
         """Stop them all."""

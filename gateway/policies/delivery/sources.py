@@ -70,10 +70,7 @@ class Sources:
                 _stream(name, each, route, context, entrance, ordered=ordered)
                 for name, each in streams.items()
             ]
-            self._readers = context.shared(
-                ("streams", dispatcher),
-                lambda: Readers(dispatcher.queue, context.clock, context.random, context.metrics),
-            )
+            self._readers = open_readers(context, dispatcher)
 
     async def start(self) -> None:
         """Begin to make events, in a process that delivers them too."""
@@ -102,7 +99,18 @@ def open_timetable(context: BuildContext, dispatcher: Dispatcher) -> Timetable:
         ("schedules", dispatcher),
         lambda: Timetable(dispatcher.queue, context.clock, context.random, context.metrics),
     )
+    dispatcher.listings["schedules"] = timetable.listing
     return timetable
+
+
+def open_readers(context: BuildContext, dispatcher: Dispatcher) -> Readers:
+    """The streams that this process reads into this store."""
+    readers: Readers = context.shared(
+        ("streams", dispatcher),
+        lambda: Readers(dispatcher.queue, context.clock, context.random, context.metrics),
+    )
+    dispatcher.listings["streams"] = readers.listing
+    return readers
 
 
 def _entrance(context: BuildContext, intake: Intake, count: Callable[[Receipt], None]) -> Entrance:
