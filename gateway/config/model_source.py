@@ -117,6 +117,11 @@ class ScheduleConfig(Model):
         default=True,
         description="false lets ticks pass; once it is true again, it counts from then.",
     )
+    flag: str | None = Field(
+        default=None,
+        description="The flag, by its name under flags, that must be on for it to fire. Ticks that "
+        "come meanwhile pass.",
+    )
 
 
 class StreamConfig(Model):
@@ -163,6 +168,10 @@ class StreamConfig(Model):
         "another gateway takes it over.",
     )
     enabled: bool = Field(default=True, description="false leaves the stream alone.")
+    flag: str | None = Field(
+        default=None,
+        description="The flag, by its name under flags, that must be on for it to be read.",
+    )
 
     @model_validator(mode="after")
     def _one_body(self) -> StreamConfig:

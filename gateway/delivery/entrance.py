@@ -79,6 +79,9 @@ class Entrance:
         exchange.generation = self._generation()
         exchange.trace = join(exchange.request.headers, self._ids)
         judged = await self.judge(exchange)
+        if not exchange.correlation_id:
+            # The route gives no ids, but what happens to the event has to be found by one.
+            exchange.correlation_id = self._ids.take()[:32]
         invalid = invalid or judged
         body = exchange.request.body or b""
         try:

@@ -72,8 +72,8 @@ AUDIT_DROPPED: Final = Declaration(
 FIRINGS: Final = Declaration(
     "gateway_schedule_ticks_total", _C,
     "Ticks of schedules: fired, repeated (another gateway was first), passed (missed, and not "
-    "fired by the schedule's rule), invalid (fired, and a dead letter at once) or failed (tried "
-    "again).",
+    "fired by the schedule's rule), off (its flag was), invalid (fired, and a dead letter at once) "
+    "or failed (tried again).",
     ("schedule", "result"),
 )  # fmt: skip
 FIRING_LAG: Final = Declaration(

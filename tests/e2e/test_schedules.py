@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gateway.config.issues import ConfigErrors
-from gateway.delivery.schedules.book import make_key
+from gateway.delivery.schedules.book import Book, make_key
 from gateway.delivery.schedules.timetable import Timetable
 from gateway.store.base import Store
 from tests.store.servers import VALKEY, Server, opened, serving
@@ -121,6 +121,59 @@ async def test_a_firing_is_an_event_like_any_other(tmp_path: Path) -> None:
             assert row.next > row.done
 
 
+class Shifted(Book):
+    """A book whose store's clock is ahead."""
+
+    ahead = 0.0
+
+    async def look(self, schedules: Sequence[tuple[str, str]]) -> tuple[float, list[float]]:
+        now, lasts = await super().look(schedules)
+        return now + self.ahead, lasts
+
+
+async def test_a_tick_is_fired_when_it_comes(tmp_path: Path) -> None:
+    """Not before, at once, and not again by a gateway that was killed before it noted that."""
+    recorder = Recorder()
+    minutes = "* * * * *"
+    async with store_in(tmp_path) as (server, store), ScriptedUpstream(recorder) as upstream:
+        text = config(upstream, server.unix, scheduled("skip", minutes))
+        async with run_gateway(tmp_path, text) as gateway:
+            await eventually(lambda: looked(gateway))
+            book = Shifted(gateway.runtime.known("delivery")[0][1].queue)
+            seconds, micros = await store.call("TIME")
+            book.ahead = 60 - int(seconds) % 60 - int(micros) / 1e6 - 0.2
+            timetable(gateway)._book = book
+            timetable(gateway)._wake.set()
+            await asyncio.sleep(0.1)
+            assert recorder.requests == []
+            await eventually(lambda: len(recorder.requests) == 1)
+            later, more = await store.call("TIME")
+            taken = int(later) - int(seconds) + (int(more) - int(micros)) / 1e6
+            assert 0.2 <= taken < 2
+            await eventually(lambda: fired(gateway) == 1)
+
+            await stood_still(store, 30 / 86400, minutes)
+            timetable(gateway)._wake.set()
+            await eventually(lambda: tried(gateway) == 2)
+            assert len(recorder.requests) == 1
+
+
+async def test_a_clock_that_went_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is said, and nothing is fired until the newest tick is over again."""
+    recorder = Recorder()
+    async with store_in(tmp_path) as (server, store), ScriptedUpstream(recorder) as upstream:
+        await stood_still(store, -3)
+        async with run_gateway(
+            tmp_path, config(upstream, server.unix, scheduled("all"))
+        ) as gateway:
+            await eventually(lambda: looked(gateway))
+            (row,) = await timetable(gateway).listing()
+            assert row.next is not None
+            assert datetime.fromisoformat(row.next) - datetime.now(UTC) > timedelta(days=2)
+        assert recorder.requests == []
+        assert "the store's clock went back" in caplog.text
+
+
 @pytest.mark.parametrize(("missed", "expected"), [("skip", 0), ("one", 1), ("all", 3)])
 async def test_ticks_that_nobody_was_there_for(tmp_path: Path, missed: str, expected: int) -> None:
     """They are dropped, become one firing, or are all fired, by two gateways together once each."""
@@ -197,6 +250,24 @@ async def test_a_changed_expression_counts_from_now(tmp_path: Path) -> None:
             await until(store, lambda known: f"l:{old}" in known)
 
         assert recorder.requests == []
+
+
+async def test_a_flag_that_is_off(tmp_path: Path) -> None:
+    """Ticks pass, and are not made up for once it is on."""
+    recorder = Recorder()
+    minutes = "* * * * *"
+    async with store_in(tmp_path) as (server, store), ScriptedUpstream(recorder) as upstream:
+        await stood_still(store, 3 / 1440, minutes)
+        text = config(upstream, server.unix, scheduled("all", minutes, ", flag: nights"))
+        async with run_gateway(tmp_path, text + "flags: {nights: off}\n") as gateway:
+            await eventually(
+                lambda: gateway.metric("gateway_schedule_ticks_total", result="off") >= 3
+            )
+            await gateway.reload(text + "flags: {nights: on}\n")
+            await stood_still(store, 1 / 1440, minutes)
+            timetable(gateway)._wake.set()
+            await eventually(lambda: len(recorder.requests) >= 1)
+        assert len(recorder.requests) == 1
 
 
 async def until(store: Store, holds: Any) -> None:

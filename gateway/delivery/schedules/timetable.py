@@ -36,10 +36,15 @@ _STORE_LAST_S: Final = 5.0
 _KNOWN_S: Final = 7 * 86400.0
 
 
+def _always(exchange: Exchange) -> bool:
+    del exchange
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """One schedule. `key` is what the store knows it by; `make(tick, now)` gives the exchange of a
-    firing, `now` being monotonic seconds.
+    firing, `now` being monotonic seconds; while it is not `is_on`, ticks pass.
     """
 
     route: str
@@ -47,6 +52,7 @@ class Schedule:
     rule: Rule
     make: Callable[[float, float], Exchange]
     entrance: Entrance
+    is_on: Callable[[Exchange], bool] = _always
 
     @property
     def name(self) -> str:
@@ -208,10 +214,13 @@ class Timetable:
         name = schedule.name
         began = self._clock.monotonic()
         repeats = (f"schedule:{name}:{tick:.0f}", _KNOWN_S, "")
+        exchange = schedule.make(tick, began)
+        if not schedule.is_on(exchange):
+            await self._book.done(schedule.key, tick)
+            self._metrics.counts(FIRINGS).add(name, "off")
+            return
         try:
-            receipt = await schedule.entrance.admit(
-                schedule.make(tick, began), f"schedule:{name}", repeats
-            )
+            receipt = await schedule.entrance.admit(exchange, f"schedule:{name}", repeats)
             await self._book.done(schedule.key, tick, receipt.id)
         except StoreError:
             self._metrics.counts(FIRINGS).add(name, "failed")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
@@ -31,8 +31,11 @@ logger = logging.getLogger("gateway.delivery")
 _HOLD: Final = Script.load("delivery_hold")
 _SHORTEN: Final = Script.load("delivery_shorten")
 _LEASE_S: Final = 15.0
+# How soon a flag is seen that is on again.
+_LOOK_S: Final = 0.5
 _FIRST_S: Final = 0.1
 _LAST_S: Final = 5.0
+_AT_ONCE: Final = 100
 _COUNT_EVERY_S: Final = 15.0
 # How long entries are told from their repetitions: until they are confirmed, and a while longer,
 # for a consumer that was handed one that another one just kept.
@@ -42,9 +45,15 @@ _CONFIRMED_S: Final = 3600.0
 _TIMES_BEGIN_MS: Final = 1_000_000_000_000
 
 
+def _always() -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
-    """One stream, as configured. If it is `ordered`, one gateway at a time reads it."""
+    """One stream, as configured. If it is `ordered`, one gateway at a time reads it; none reads it
+    while it is not `is_on`.
+    """
 
     name: str
     route: str
@@ -52,6 +61,7 @@ class StreamPlan:
     shape: Shape
     entrance: Entrance
     ordered: bool = False
+    is_on: Callable[[], bool] = _always
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +158,9 @@ class Reader:
         """One batch. Raises StoreError of the stream's server."""
         group = await self._grouped(plan)
         await self._confirm(plan, group)
+        if not plan.is_on():
+            await asyncio.sleep(_LOOK_S)
+            return
         silent = plan.reading.claim_after
         if plan.ordered:
             held = await self._hold()
@@ -201,7 +214,9 @@ class Reader:
         if plan.ordered:
             entries = await self._keep_in_order(plan, entries)
         else:
-            await asyncio.gather(*(self._keep(plan, entry) for entry in entries))
+            for begin in range(0, len(entries), _AT_ONCE):
+                some = entries[begin : begin + _AT_ONCE]
+                await asyncio.gather(*(self._keep(plan, entry) for entry in some))
         self._unconfirmed += [entry.id for entry in entries]
         await self._confirm(plan, group)
 

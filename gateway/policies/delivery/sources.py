@@ -62,7 +62,7 @@ class Sources:
             return
         entrance = _entrance(context, intake, count)
         self._schedules = [
-            _schedule(name, each, route, entrance) for name, each in schedules.items()
+            _schedule(name, each, route, context, entrance) for name, each in schedules.items()
         ]
         if streams:
             ordered = config.ordered_by is not None
@@ -120,7 +120,11 @@ def _entrance(context: BuildContext, intake: Intake, count: Callable[[Receipt], 
 
 
 def _schedule(
-    name: str, config: ScheduleConfig, route: RouteConfig, entrance: Entrance
+    name: str,
+    config: ScheduleConfig,
+    route: RouteConfig,
+    context: BuildContext,
+    entrance: Entrance,
 ) -> Schedule:
     place = f"schedules.{name}.request"
     body, kind = _body(config)
@@ -141,7 +145,26 @@ def _schedule(
     rejection = _at_once(entrance.judge(make(0.0, 0.0)))
     if rejection is not None:
         raise ConfigError(_complaint(route.name, rejection), place, whole=True)
-    return Schedule(route.name, make_key(name, config.cron, config.timezone), rule, make, entrance)
+    return Schedule(
+        route=route.name,
+        key=make_key(name, config.cron, config.timezone),
+        rule=rule,
+        make=make,
+        entrance=entrance,
+        is_on=_switch("schedules", name, config.flag, context),
+    )
+
+
+def _switch(
+    section: str, name: str, flag: str | None, context: BuildContext
+) -> Callable[[Exchange], bool]:
+    """Whether the flag is on, if there is one."""
+    if flag is None:
+        return lambda _: True
+    try:
+        return context.flag(flag).is_on
+    except ConfigError as error:
+        raise ConfigError(error.message, f"{section}.{name}.flag", whole=True) from None
 
 
 def _body(config: ScheduleConfig) -> tuple[bytes, str]:
@@ -185,7 +208,12 @@ def _stream(
     reading = Reading(
         server, config.stream, config.group, config.begin, config.batch, config.claim_after
     )
-    return StreamPlan(name, route.name, reading, shape, entrance, ordered)
+    switch = _switch("streams", name, config.flag, context)
+
+    def is_on() -> bool:
+        return switch(shape.blank.fill(b"", [], 0.0))
+
+    return StreamPlan(name, route.name, reading, shape, entrance, ordered, is_on)
 
 
 def _mapping(template: Any, place: str) -> Mapping | None:
