@@ -23,6 +23,9 @@ _TABLE: Final = (
     ("GET", "/queues", "queues"),
     ("GET", "/schedules", "schedules"),
     ("GET", "/streams", "streams"),
+    ("GET", "/trace/{correlation_id}", "trace"),
+    ("GET", "/events/{event_id}", "event"),
+    ("GET", "/audit", "audit"),
 )
 # status, code and title of what was not done
 _REFUSALS: Final = {

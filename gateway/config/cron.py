@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Final
-from zoneinfo import ZoneInfo, available_timezones
 
-from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, WithJsonSchema
 
 from gateway.config.suggest import did_you_mean
@@ -42,6 +40,9 @@ def parse_cron(value: str) -> str:
     if len(fields) != 5 or len(value) > _MAX_LENGTH:
         raise refuse("cron", _FORM, 'as in "0 2 * * *", every day at two')
     text = " ".join(fields)
+    # Here, as few configurations have schedules.
+    from cronsim import CronSim, CronSimError  # noqa: PLC0415
+
     try:
         next(CronSim(text, _SOME_TIME))
     except StopIteration:
@@ -56,6 +57,8 @@ def parse_cron(value: str) -> str:
 
 def parse_zone(value: str) -> str:
     """The name of a time zone. Raises what the loader reports."""
+    from zoneinfo import ZoneInfo, available_timezones  # noqa: PLC0415 - see above
+
     try:
         ZoneInfo(value)
     except (OSError, ValueError, KeyError):

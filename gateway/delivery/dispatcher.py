@@ -14,6 +14,7 @@ from random import Random
 from typing import Any, Final
 
 from gateway.clock import Clock
+from gateway.config.model import GatewayConfig
 from gateway.delivery.journal import Journal
 from gateway.delivery.lane import LaneWorker
 from gateway.delivery.plan import LanePlan, Means
@@ -28,6 +29,7 @@ logger = logging.getLogger("gateway.delivery")
 # A lane that has become idle is part of the blocking read after this long at most.
 _BLOCK_MS: Final = 250
 _GAUGES_EVERY_S: Final = 5.0
+_TRIM_EVERY_S: Final = 60.0
 _LANES_EVERY_S: Final = 30.0
 # What is under way when the gateway stops, or a route is gone, may take this long to end.
 _GRACE_S: Final = 10.0
@@ -155,6 +157,7 @@ class Dispatcher:
         self._started = True
         self._store.require_durability()
         self.every("gauges", _GAUGES_EVERY_S, self._gauge)
+        self.every("audit", _TRIM_EVERY_S, self._trim)
         self.every("lanes", _LANES_EVERY_S, self._tell_lanes)
         for name in self._chores:
             self._restart(name)
@@ -220,6 +223,11 @@ class Dispatcher:
         if names:
             await self._store.call("SADD", self.queue.key("lanes"), *names)
 
+    async def _trim(self) -> None:
+        """Hold the audit to its number; its steps trim it by age."""
+        key = self.queue.key("audit")
+        await self._store.call("XTRIM", key, "MAXLEN", "~", self.journal.most)
+
     async def aclose(self) -> None:
         """Stop everything. What is under way stays in the queues."""
         tasks, self._tasks = list(self._tasks.values()), {}
@@ -237,3 +245,21 @@ class Dispatcher:
         for futures in list(self._watches.values()):
             for future in list(futures):
                 future.cancel()
+
+
+def dispatcher_of(
+    config: GatewayConfig,
+    store: Store,
+    shared: Callable[[tuple[object, ...], Callable[[], Any]], Any],
+    clock: Clock,
+    random: Random,
+    metrics: Metrics,
+) -> Dispatcher:
+    """The dispatcher of a configuration's store, the same one for everybody; `shared` keeps it."""
+    audit, deliver = config.telemetry.audit, config.server.deliver
+    journal = Journal(audit.retention, audit.max) if audit is not None else Journal(0.0)
+    dispatcher: Dispatcher = shared(
+        (KIND, config.store, audit, deliver),
+        lambda: Dispatcher(store, journal, clock, random, metrics, deliver=deliver),
+    )
+    return dispatcher

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.history import audit, event, trace
 from gateway.delivery.overview import queues
 from gateway.delivery.sources import schedules, streams
 
@@ -21,4 +22,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "queues": queues,
     "schedules": schedules,
     "streams": streams,
+    "trace": trace,
+    "audit": audit,
+    "event": event,
 }

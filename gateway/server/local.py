@@ -31,7 +31,6 @@ from gateway.admin.control import (
 )
 from gateway.app import Gateway
 from gateway.config.loader import Configuration
-from gateway.delivery.dispatcher import KIND as DISPATCHER
 from gateway.errors import ErrorCode
 from gateway.flags.board import KIND as FLAGS
 from gateway.flags.board import FlagBoard
@@ -43,7 +42,6 @@ from gateway.policies.circuit_breaker.board import KEY as BOARD
 from gateway.policies.circuit_breaker.machine import State
 from gateway.policies.mirror.samples import KEY as MIRROR
 from gateway.runtime import Loaded, Runtime, Snapshot
-from gateway.server.desk import answer
 from gateway.server.factory import HttpFactory
 from gateway.server.orders import carry_out
 from gateway.server.serving import Listener, url_of
@@ -222,8 +220,12 @@ class LocalPlane:
         return boards[0] if boards else None
 
     async def delivery(self, call: DeliveryCall) -> DeliveryAnswer:
+        # Here, because it takes memory that only asynchronous routes should cost.
+        from gateway.delivery.dispatcher import KIND
+        from gateway.server.desk import answer
+
         keys = self.runtime.snapshot.keys
-        found = [each for key, each in self.runtime.known(DISPATCHER) if key in keys]
+        found = [each for key, each in self.runtime.known(KIND) if key in keys]
         return await answer(found[0] if found else None, call)
 
     async def explain(self, method: str, url: str) -> Explanation:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway import __version__, pauses
+from gateway import __version__
 from gateway.admin.control import BreakerOrder, DeliveryCall
 from gateway.clock import SystemClock
 from gateway.runtime import Runtime
@@ -236,7 +236,6 @@ def main(slot: int, channel: int, shared: list[list[int]]) -> None:
     sockets = [[socket(fileno=number) for number in numbers] for numbers in shared]
     end = socket(fileno=channel)
     configure_logging("info")
-    pauses.prepare_process()
 
     async def serve() -> Exit:
         return await Worker(slot, sockets).run(end)

@@ -56,9 +56,7 @@ class DeliveryPolicy(Around):
 
     name: ClassVar[str] = "delivery"
     Config: ClassVar[type[DeliveryConfig]] = DeliveryConfig
-    further_upstreams: ClassVar[tuple[str, ...]] = ("upstreams",)
     ends: ClassVar[bool] = True
-    takes_events: ClassVar[bool] = True
     switchable: ClassVar[bool] = False
 
     def __init__(self, config: DeliveryConfig, context: BuildContext) -> None:
@@ -220,7 +218,6 @@ class DeliveryStatusPolicy(Around):
 
     name: ClassVar[str] = _STATUS_POLICY
     Config: ClassVar[type[StatusConfig]] = StatusConfig
-    on_routes: ClassVar[bool] = False
     ends: ClassVar[bool] = True
     switchable: ClassVar[bool] = False
 
