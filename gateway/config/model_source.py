@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -19,7 +19,7 @@ from gateway.config.model_route import FieldName, FieldValue, Method, PathTempla
 from gateway.config.store_url import StoreKind, StoreUrl, parse_store_url
 from gateway.config.types import Count, Duration, Timeout, refuse
 
-_DAY: float = 86400.0
+_DAY_S: Final = 86400.0
 
 
 def _external(value: StoreUrl) -> StoreUrl:
@@ -31,6 +31,12 @@ def _external(value: StoreUrl) -> StoreUrl:
 def _key(value: str) -> str:
     if not value or len(value) > 512 or not value.isprintable():
         raise refuse("stream", "expected the key of a stream, as in erp.changes")
+    return value
+
+
+def _up_to_a_day(value: float) -> float:
+    if value > _DAY_S:
+        raise refuse("jitter", "must be at most 1d")
     return value
 
 
@@ -103,7 +109,7 @@ class ScheduleConfig(Model):
     request: ScheduledRequest = Field(
         default_factory=ScheduledRequest, description="The request that each event begins as."
     )
-    jitter: Annotated[Duration, Field(le=_DAY)] = Field(
+    jitter: Annotated[Duration, AfterValidator(_up_to_a_day)] = Field(
         default=0.0,
         description="Spread firings over this long: each comes later by a part of it that its name "
         "and tick decide, the same one on all gateways.",
