@@ -17,7 +17,7 @@ from gateway.config.issues import ConfigErrors
 from gateway.delivery.schedules.book import Book, make_key
 from gateway.delivery.schedules.timetable import Timetable
 from gateway.store.base import Store
-from tests.store.servers import VALKEY, Server, opened, serving
+from tests.store.servers import BINARIES, VALKEY, Server, opened, serving
 from tests.support.gateway import RunningGateway, eventually, run_gateway
 from tests.support.scripted import Peer, Received, ScriptedUpstream, respond
 
@@ -67,8 +67,8 @@ def scheduled(missed: str, cron: str = DAILY, more: str = "") -> str:
 
 
 @asynccontextmanager
-async def store_in(folder: Path) -> AsyncIterator[tuple[Server, Store]]:
-    async with serving(VALKEY, folder / "store") as server, opened(server.unix, folder) as store:
+async def store_in(folder: Path, binary: str = VALKEY) -> AsyncIterator[tuple[Server, Store]]:
+    async with serving(binary, folder / "store") as server, opened(server.unix, folder) as store:
         yield server, store
 
 
@@ -89,10 +89,14 @@ def looked(gateway: RunningGateway) -> bool:
     return gateway.metric("gateway_schedule_done_timestamp_seconds", schedule="nightly") > 0
 
 
-async def test_a_firing_is_an_event_like_any_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("binary", BINARIES)
+async def test_a_firing_is_an_event_like_any_other(tmp_path: Path, binary: str) -> None:
     """It has an id, a correlation id, a trace and an origin; its target is told the tick."""
     recorder = Recorder()
-    async with store_in(tmp_path) as (server, store), ScriptedUpstream(recorder) as upstream:
+    async with (
+        store_in(tmp_path, binary) as (server, store),
+        ScriptedUpstream(recorder) as upstream,
+    ):
         await stood_still(store, 1)
         async with run_gateway(
             tmp_path, config(upstream, server.unix, scheduled("one"))

@@ -28,6 +28,8 @@ _DAY: Final = timedelta(days=1)
 _YEARS: Final = 50
 # Longer gaps are no daylight saving, but a change of the date: what falls into one is left out.
 _LONGEST_GAP: Final = timedelta(hours=3)
+# One looks at the same few days again and again.
+_DAYS_KEPT: Final = 4
 # How far transitions reach beyond the date that they belong to.
 _MARGIN_S: Final = 4 * 3600
 
@@ -43,6 +45,7 @@ class Ticks:
         self._cron = CronSim(cron, datetime(2024, 1, 1))  # noqa: DTZ001 - only its fields are used
         minute, hour = self._cron.parts[1:3]
         self._fixed = not minute.startswith("*") and not hour.startswith("*")
+        self._days: dict[date, list[float]] = {}
         self._times = [
             (hour, minute)
             for hour in sorted(self._cron.hours)
@@ -91,6 +94,14 @@ class Ticks:
 
     def _of(self, day: date) -> list[float]:
         """The ticks of a local date, in order."""
+        found = self._days.get(day)
+        if found is None:
+            if len(self._days) >= _DAYS_KEPT:
+                self._days.clear()
+            found = self._days[day] = self._find(day)
+        return found
+
+    def _find(self, day: date) -> list[float]:
         if not self._cron.match_day(day):
             return []
         midnight = datetime.combine(day, time(), self.zone)

@@ -74,6 +74,8 @@ class Timetable:
         self._task: asyncio.Task[None] | None = None
         self._ahead: set[str] = set()
         self._shown: set[str] = set()
+        # What was found at the last look: with this newest tick, this is when the next one is due.
+        self._found: dict[str, tuple[float, float | None]] = {}
 
     def offer(self, route: str, schedules: Sequence[Schedule]) -> None:
         """Fire these on the route from now on, in place of any others of that route."""
@@ -174,6 +176,7 @@ class Timetable:
         if not self._changed:
             return
         self._changed = False
+        self._found.clear()
         # While one configuration follows another, what either of them has stays.
         keys = {each.key for offers in self._offers.values() for offer in offers for each in offer}
         try:
@@ -194,6 +197,9 @@ class Timetable:
         """Fire its ticks that are due. Gives when the next one is."""
         name = schedule.name
         self._check_clock(name, last, now)
+        known, next_at = self._found.get(schedule.key, (-1.0, None))
+        if known == last and (next_at is None or now < next_at):
+            return next_at
         due = find(schedule.rule, last, now)
         for tick in due.fire:
             await self._fire(schedule, tick, now)
@@ -208,6 +214,7 @@ class Timetable:
         done = last if due.through is None else due.through
         self._metrics.counts(TICK_DONE).set(name, value=done)
         self._metrics.counts(TICK_NEXT).set(name, value=due.next_at or 0.0)
+        self._found[schedule.key] = (done, due.next_at)
         return due.next_at
 
     async def _fire(self, schedule: Schedule, tick: float, now: float) -> None:
