@@ -69,26 +69,39 @@ class Entrance:
         self,
         exchange: Exchange,
         origin: str,
-        repeats: tuple[str, float, str],
+        key: str,
+        known: tuple[str, float],
         invalid: Rejection | None = None,
     ) -> Receipt:
         """Keep the event, durably. With `invalid` nothing more is asked of it.
 
-        Raises StoreError, after which it may have been kept.
+        `key` is its idempotency key, which depends on nothing but where it came from; `known` is
+        what tells its repetitions, and for how many seconds. Raises StoreError, after which it may
+        have been kept.
         """
         exchange.generation = self._generation()
         exchange.trace = join(exchange.request.headers, self._ids)
-        judged = await self.judge(exchange)
+        try:
+            judged = await self.judge(exchange)
+        except Exception:
+            if invalid is None:
+                raise
+            judged = None
         if not exchange.correlation_id:
             # The route gives no ids, but what happens to the event has to be found by one.
             exchange.correlation_id = self._ids.take()[:32]
         invalid = invalid or judged
         body = exchange.request.body or b""
+        repeats = (*known, "")
         try:
-            receipt = await self._keep(exchange, body, origin, repeats, invalid)
+            receipt = await self._intake.keep(
+                exchange, body, key=key, repeats=repeats, origin=origin, invalid=invalid
+            )
         except CannotOrder as error:
             invalid = Rejection(INVALID_BODY, str(error))
-            receipt = await self._keep(exchange, body, origin, repeats, invalid)
+            receipt = await self._intake.keep(
+                exchange, body, key=key, repeats=repeats, origin=origin, invalid=invalid
+            )
         self._count(receipt)
         return receipt
 
@@ -101,18 +114,6 @@ class Entrance:
         if response.error is None:
             return exchange.invalid
         return Rejection(response.error, exchange.error_detail, extensions=_extensions(response))
-
-    async def _keep(
-        self,
-        exchange: Exchange,
-        body: bytes,
-        origin: str,
-        repeats: tuple[str, float, str],
-        invalid: Rejection | None,
-    ) -> Receipt:
-        return await self._intake.keep(
-            exchange, body, origin=origin, repeats=repeats, invalid=invalid
-        )
 
 
 def _extensions(response: Response) -> Mapping[str, object]:

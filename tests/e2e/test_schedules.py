@@ -110,6 +110,8 @@ async def test_a_firing_is_an_event_like_any_other(tmp_path: Path, binary: str) 
             assert request.get("content-type") == "application/json"
             assert request.get("x-lockgate-schedule") == "nightly"
             assert (tick.hour, tick.minute) == (HOUR, 0)
+            key = f'"schedule:nightly:{tick.timestamp():.0f}"'
+            assert request.get("idempotency-key") == key
             assert request.get("x-correlation-id")
             assert request.get("traceparent")
             event_id = str(request.get("x-lockgate-event"))

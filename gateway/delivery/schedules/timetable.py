@@ -29,6 +29,7 @@ logger = logging.getLogger("gateway.delivery")
 
 # Longest time without a look: clocks jump, and a store is emptied, without telling.
 _LOOK_S: Final = 15.0
+_GATHER_S: Final = 0.05
 _STORE_FIRST_S: Final = 0.1
 _STORE_LAST_S: Final = 5.0
 # How long firings are told from their repetitions. The newest tick that is done does the same for
@@ -148,7 +149,9 @@ class Timetable:
             async with asyncio.timeout(max(0.0, seconds)):
                 await self._wake.wait()
         except TimeoutError:
-            pass
+            return
+        # A change of the configuration is one of many routes.
+        await asyncio.sleep(_GATHER_S)
 
     async def _turn(self) -> float:
         """Fire what is due. Gives the seconds until there is something to do."""
@@ -220,14 +223,14 @@ class Timetable:
     async def _fire(self, schedule: Schedule, tick: float, now: float) -> None:
         name = schedule.name
         began = self._clock.monotonic()
-        repeats = (f"schedule:{name}:{tick:.0f}", _KNOWN_S, "")
+        origin, key = f"schedule:{name}", f"schedule:{name}:{tick:.0f}"
         exchange = schedule.make(tick, began)
         if not schedule.is_on(exchange):
             await self._book.done(schedule.key, tick)
             self._metrics.counts(FIRINGS).add(name, "off")
             return
         try:
-            receipt = await schedule.entrance.admit(exchange, f"schedule:{name}", repeats)
+            receipt = await schedule.entrance.admit(exchange, origin, key, (key, _KNOWN_S))
             await self._book.done(schedule.key, tick, receipt.id)
         except StoreError:
             self._metrics.counts(FIRINGS).add(name, "failed")

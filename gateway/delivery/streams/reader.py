@@ -16,11 +16,12 @@ from typing import Any, Final
 
 from gateway.clock import Clock
 from gateway.delivery.entrance import Entrance
+from gateway.delivery.intake import Receipt
 from gateway.delivery.queue import Queue, digest
 from gateway.delivery.sources import StreamInfo
 from gateway.delivery.streams.group import Found, Group, Reading
 from gateway.delivery.streams.shape import Shape
-from gateway.errors import StoreError
+from gateway.errors import INTERNAL_ERROR, Rejection, StoreError
 from gateway.observability.delivery import ENTRIES, STREAM_AGE, STREAM_PENDING, STREAM_UP
 from gateway.observability.metrics import Metrics
 from gateway.store.base import ReplyError
@@ -230,21 +231,37 @@ class Reader:
         return entries
 
     async def _keep(self, plan: StreamPlan, entry: Found) -> None:
-        tools = self._tools
         failures = 0
+        broken: Rejection | None = None
         while True:
-            exchange, invalid = plan.shape.fill(entry.id, entry.fields, tools.clock.monotonic())
-            repeats = (_name(plan, entry.id), _KNOWN_S, "")
             try:
-                receipt = await plan.entrance.admit(
-                    exchange, f"stream:{plan.name}", repeats, invalid
-                )
+                receipt = await self._admit(plan, entry, broken)
+                break
             except StoreError:
                 # The gateway's own store: it says by itself that it is away.
                 await self._pause(failures)
                 failures += 1
-                continue
-            break
+            except Exception as error:
+                if broken is not None:
+                    raise
+                # A fault of the gateway's that this entry meets: it must not stand before others.
+                logger.exception("an entry can't be taken", extra={"stream": self.name})
+                broken = Rejection(INTERNAL_ERROR, type(error).__name__)
+        self._count(entry, receipt)
+
+    async def _admit(self, plan: StreamPlan, entry: Found, broken: Rejection | None) -> Receipt:
+        now = self._tools.clock.monotonic()
+        if broken is not None:
+            exchange = plan.shape.bare(entry.id, entry.fields, now)
+            invalid: Rejection | None = broken
+        else:
+            exchange, invalid = plan.shape.fill(entry.id, entry.fields, now)
+        key = f"stream:{plan.name}:{entry.id.decode('latin-1')}"
+        known = (_name(plan, entry.id), _KNOWN_S)
+        return await plan.entrance.admit(exchange, f"stream:{plan.name}", key, known, invalid)
+
+    def _count(self, entry: Found, receipt: Receipt) -> None:
+        tools = self._tools
         result = "invalid" if receipt.quarantined else "accepted"
         tools.metrics.counts(ENTRIES).add(self.name, "duplicate" if receipt.duplicate else result)
         came = int(entry.id.partition(b"-")[0])

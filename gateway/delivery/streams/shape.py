@@ -54,27 +54,28 @@ class Shape:
 
         The body of an invalid one holds the whole entry, unless it is too large to be kept.
         """
-        known: RawHeaders = [
-            (STREAM_FIELD, self.name.encode()),
-            (ENTRY_FIELD, entry_id),
-        ]
         size = sum(len(name) + len(value) for name, value in fields)
         if size > self.limit:
             shown = entry_id.decode("latin-1")
             detail = f"the entry {shown} has {size} bytes, of at most {self.limit}: see the stream"
-            return self._made(b"", known, now), Rejection(BODY_TOO_LARGE, detail)
+            return self._made(b"", entry_id, now), Rejection(BODY_TOO_LARGE, detail)
         try:
-            exchange = self._made(b"", known, now)
+            exchange = self._made(b"", entry_id, now)
             exchange.state = {_STATE: self._facts(entry_id, fields)}
             exchange.request.body = self._body(exchange, fields)
             for name, value in self._more(exchange):
                 exchange.request.headers.set(name, value)
         except (Unfit, MappingFailed) as error:
-            return self._made(whole(fields), known, now), Rejection(INVALID_BODY, str(error))
+            return self.bare(entry_id, fields, now), Rejection(INVALID_BODY, str(error))
         return exchange, None
 
-    def _made(self, body: bytes, headers: RawHeaders, now: float) -> Exchange:
-        exchange = self.blank.fill(body, headers, now)
+    def bare(self, entry_id: bytes, fields: Fields, now: float) -> Exchange:
+        """The exchange of an event that nothing was made of: its body holds the whole entry."""
+        return self._made(whole(fields), entry_id, now)
+
+    def _made(self, body: bytes, entry_id: bytes, now: float) -> Exchange:
+        known: RawHeaders = [(STREAM_FIELD, self.name.encode()), (ENTRY_FIELD, entry_id)]
+        exchange = self.blank.fill(body, known, now)
         exchange.request.headers.set(b"content-type", self.content_type)
         return exchange
 
