@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 TOP_LEVEL: Final[frozenset[str]] = frozenset()
-TELEMETRY: Final = frozenset({"alerts", "tracing"})
+TELEMETRY: Final = frozenset({"tracing"})
 POLICIES: Final = frozenset(
     {
         "deprecation",

@@ -33,7 +33,13 @@ from gateway.message import NOTHING_REPEATS, Exchange, Handler, RawHeaders, Resp
 from gateway.observability.delivery import ACCEPTED
 from gateway.policies.base import Around, BuildContext
 from gateway.policies.delivery.config import EVENT_ID, DeliveryConfig, StatusConfig
-from gateway.policies.delivery.plans import build_intake, build_plans, open_dispatcher
+from gateway.policies.delivery.plans import (
+    build_intake,
+    build_plans,
+    build_route_plan,
+    open_alerts,
+    open_dispatcher,
+)
 from gateway.policies.delivery.sources import Sources
 from gateway.request_key import FIELD, BadKey, read_field
 from gateway.routing.template import Template
@@ -62,8 +68,10 @@ class DeliveryPolicy(Around):
     def __init__(self, config: DeliveryConfig, context: BuildContext) -> None:
         self._route = context.route
         self._dispatcher = open_dispatcher(context)
-        self._plans: Sequence[LanePlan] = build_plans(config, context, self._dispatcher)
-        self._intake: Intake = build_intake(config, context, self._dispatcher)
+        alerts = open_alerts(config, context, self._dispatcher)
+        self._plans: Sequence[LanePlan] = build_plans(config, context, self._dispatcher, alerts)
+        self._intake: Intake = build_intake(config, context, self._dispatcher, alerts)
+        self._plan = build_route_plan(config, context, self._intake)
         self._counts = context.metrics.counts(ACCEPTED)
         self._sources = Sources(config, context, self._dispatcher, self._intake, self._count)
         self._waiting = Waiting(self._dispatcher, context.clock.monotonic)
@@ -101,6 +109,7 @@ class DeliveryPolicy(Around):
 
     async def start(self) -> None:
         """Begin to deliver."""
+        self._dispatcher.adopt(self._plan)
         for plan in self._plans:
             self._dispatcher.offer(plan)
         await self._sources.start()
@@ -108,6 +117,7 @@ class DeliveryPolicy(Around):
     async def aclose(self) -> None:
         """End what was begun with these plans."""
         await self._sources.aclose()
+        self._dispatcher.release(self._plan)
         for plan in self._plans:
             await self._dispatcher.withdraw(plan)
 
