@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import BaseModel
 
-from gateway.config.model import GatewayConfig, RouteConfig
+from gateway.config.model import GatewayConfig, RewriteConfig, RouteConfig
 from gateway.config.suggest import did_you_mean
 from gateway.errors import ConfigError
 from gateway.message import Handler
@@ -50,12 +50,14 @@ class Chains:
 
     def route(self, config: RouteConfig) -> CompiledRoute:
         """The route ready to serve. Raises ConfigError, whose path begins within the route."""
-        configs = _configs(config, config.policies)
+        configs = self._up_to_the_end(_configs(config, config.policies))
         context = self._context(config, config.upstream)
         policies = self._built(self._catalog.build, configs, context)
         forward = None
         if config.respond is not None:
             terminal = respond(config.respond)
+        elif config.upstream is None:
+            terminal = refuse_unmatched
         else:
             forward = Forward(self._upstreams[config.upstream or ""], config)
             terminal = forward.handle
@@ -68,12 +70,19 @@ class Chains:
         """The chain of requests that no route takes."""
         configs: dict[str, Any] = {}
         for name in _UNMATCHED_POLICIES:
-            policy = self._catalog.policies[name]
-            standard = policy.Config.model_validate(policy.default)
+            standard = self._catalog.policy(name).Config()
             configs[name] = gateway.defaults.get(name, standard)
         context = self._make_context(UNMATCHED, "", _nowhere)
         policies = self._built(self._catalog.build, configs, context)
         return self._compile(policies, refuse_unmatched, configs, context)
+
+    def _up_to_the_end(self, configs: dict[str, Any]) -> dict[str, Any]:
+        """Without the policies behind one that answers by itself."""
+        for name in configs:
+            if self._catalog.policy(name).ends:
+                inner = self._catalog.behind(name)
+                return {key: each for key, each in configs.items() if key not in inner}
+        return configs
 
     def _context(self, route: RouteConfig, upstream: str | None) -> BuildContext:
         return self._make_context(route.name, upstream or "", partial(self._forward_to, route))
@@ -85,6 +94,8 @@ class Chains:
         field: str,
         upstream: str,
         without: Collection[str] = (),
+        *,
+        path: str | None = None,
     ) -> Handler:
         """What stands further in than `policy`, as if the route had this upstream."""
         if upstream not in self._upstreams:
@@ -100,6 +111,9 @@ class Chains:
         }
         context = self._context(route, upstream)
         policies = self._built(self._catalog.build_named, configs, context)
+        if path is not None:
+            rewrite = (route.rewrite or RewriteConfig()).model_copy(update={"path": path})
+            route = route.model_copy(update={"rewrite": rewrite})
         terminal = Forward(self._upstreams[upstream], route).handle
         return self._compile(policies, terminal, configs, context)
 
@@ -133,7 +147,7 @@ class Chains:
         """What switches policies, by their names. Raises ConfigError."""
         switches: dict[str, IsOn] = {}
         for name, flag in flags.items():
-            if not self._catalog.policies[name].switchable:
+            if not self._catalog.policy(name).switchable:
                 raise ConfigError("what keeps callers out is not switched by flags", f"{name}.flag")
             try:
                 switches[name] = context.flag(flag).is_on
@@ -153,6 +167,13 @@ def _configs(route: RouteConfig, policies: Mapping[str, BaseModel]) -> dict[str,
     return configs
 
 
-def _nowhere(policy: str, field: str, upstream: str, without: Collection[str] = ()) -> Handler:
-    del policy, upstream, without
+def _nowhere(
+    policy: str,
+    field: str,
+    upstream: str,
+    without: Collection[str] = (),
+    *,
+    path: str | None = None,
+) -> Handler:
+    del policy, upstream, without, path
     raise ConfigError("only a route has upstreams", field)

@@ -108,6 +108,7 @@ UPSTREAM_WRITE_TIMEOUT = _code("upstream_write_timeout", 504, _U, True, "The ups
 DEADLINE_EXCEEDED = _code("deadline_exceeded", 504, _U, True, "The upstream did not answer in time", "http_response_timeout")
 ONLY_IF_CACHED = _code("not_cached", 504, _C, True, "Nothing usable is stored, and only that was asked for")
 HTTP_VERSION = _code("http_version", 505, _C, False, "This HTTP version is not spoken here", "http_request_error")
+STORE_FULL = _code("store_full", 507, _S, True, "The store has no room", "proxy_internal_response")
 # fmt: on
 
 

@@ -64,6 +64,10 @@ class ExpressionFailed(Exception):
         self.reason = reason
 
 
+class NotJson(ValueError):
+    """An expression names the body, which is no JSON."""
+
+
 class Expression:
     """One compiled expression. Raises ExpressionError if `text` can't be compiled, or names
     something that is not one of `roots`.
@@ -82,10 +86,10 @@ class Expression:
             makers["request"] = _request_maker(text)
         self._makers = tuple(makers.items())
 
-    def holds(self, exchange: Exchange) -> bool:
-        """Whether it is true of this exchange. Raises ExpressionFailed."""
+    def value(self, exchange: Exchange) -> Any:
+        """What it is for this exchange. Raises ExpressionFailed."""
         try:
-            result = self._run({name: make(exchange) for name, make in self._makers})
+            return self._run({name: make(exchange) for name, make in self._makers})
         except Exception as error:  # noqa: BLE001 - the library raises whatever fits
             raise ExpressionFailed(_why(error)) from None
         except BaseException as error:
@@ -93,6 +97,10 @@ class Expression:
             if type(error).__name__ != "PanicException":
                 raise
             raise ExpressionFailed("the evaluation failed") from None
+
+    def holds(self, exchange: Exchange) -> bool:
+        """Whether it is true of this exchange. Raises ExpressionFailed."""
+        result = self.value(exchange)
         if result is True or result is False:
             return bool(result)
         raise ExpressionFailed("the result is neither true nor false")
@@ -223,6 +231,8 @@ def _why(error: Exception) -> str:
         return f"there is no {error.args[0]!r:.60}" if error.args else "a key is not there"
     if isinstance(error, TypeError):
         return "the types do not fit"
+    if isinstance(error, NotJson):
+        return "the body is no JSON"
     if isinstance(error, ZeroDivisionError):
         return "division by zero"
     return "the evaluation failed"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 RawHeaders = list[tuple[bytes, bytes]]
 NO_BODY: Final = b""
+NOTHING_REPEATS: Final = ("", 0.0, "")
+"""For `Exchange.repeats`, until something that repetitions have in common is found."""
 _NO_PARAMS: Final[Mapping[str, str]] = {}
 
 
@@ -277,6 +279,11 @@ class Exchange:
     side: str = ""
     # How the cache answered, on routes that have one; see policies/cache/status.py.
     cache: str = ""
+    # Why the request breaks its contract, on routes that keep such requests instead of refusing.
+    invalid: Rejection | None = None
+    # On asynchronous routes, which tell repetitions of an event by themselves: the name that they
+    # have in common, for how many seconds it is known, and what must be the same in all of them.
+    repeats: tuple[str, float, str] | None = None
     state: dict[str, Any] | None = None
 
     def __init__(self, request: Request, started: float) -> None:

@@ -13,11 +13,9 @@ TOP_LEVEL: Final = frozenset(
         "streams",
     }
 )
-TELEMETRY: Final = frozenset({"alerts", "audit", "tracing"})
+TELEMETRY: Final = frozenset({"alerts", "tracing"})
 POLICIES: Final = frozenset(
     {
-        "audit",
-        "delivery",
         "deprecation",
         "minimise",
         "transform",

@@ -226,14 +226,20 @@ class Layers:
         plugins: PluginUses,
         own: Layer,
         use: tuple[str, ...],
+        upstream: str,
     ) -> dict[str, dict[str, BaseModel]]:
-        """What a route's policies are for the further upstreams that some of them name."""
+        """What a route's policies are for the further upstreams that some of them name.
+
+        A field holds one name or several; an empty one stands for the route's own `upstream`.
+        """
         found: dict[str, dict[str, BaseModel]] = {}
         for key, fields in self._branching:
             config = policies.get(key) or next((e.config for e in plugins if e.use == key), None)
             for field in fields if config is not None else ():
-                name = getattr(config, field)
-                found[name] = self.merge(own, use, name)[0]
+                value = getattr(config, field)
+                for given in (value,) if isinstance(value, str) else value:
+                    name = given or upstream
+                    found[name] = self.merge(own, use, name)[0]
         return found
 
     def _final_plugins(self, uses: PluginUses) -> PluginUses:

@@ -115,9 +115,10 @@ class _Loader:
         self._validator = Validator(base_dir, issues, references.environ)
         self._complete = sources.complete
         self._content: list[FilePath] = []
+        self._known: Mapping[str, PolicySpec] = {}
 
     def load(self, catalog: Catalog) -> Configuration:
-        specs = self._specs(catalog)
+        self._known = specs = self._specs(catalog)
         layers = Layers(specs, self._validator, complete=self._complete)
         sections: dict[str, Any] = {
             "server": self._server(),
@@ -246,7 +247,19 @@ class _Loader:
             return []
         routes = [self._route(child, ("routes", i), layers) for i, child in enumerate(node.value)]
         check_names(self._root, node, self._validator, complete=self._sources.complete)
-        return [route for route in routes if route is not None]
+        found = [route for route in routes if route is not None]
+        return [*found, *self._companions(found)]
+
+    def _companions(self, routes: list[RouteConfig]) -> list[RouteConfig]:
+        """The routes that stand beside those with certain policies."""
+        makers = [(key, spec.companion) for key, spec in self._known.items() if spec.companion]
+        made = [
+            make(route, route.policies[key])
+            for key, make in makers
+            for route in routes
+            if key in route.policies
+        ]
+        return [route for route in made if route is not None]
 
     def _route(self, node: Node, path: Path, layers: Layers) -> RouteConfig | None:
         if not isinstance(node.value, dict):
@@ -264,10 +277,11 @@ class _Loader:
             else ()
         )
         upstream = data.get("upstream")
-        data["policies"], data["plugins"] = layers.merge(
-            own, names, upstream if isinstance(upstream, str) else ""
+        upstream = upstream if isinstance(upstream, str) else ""
+        data["policies"], data["plugins"] = layers.merge(own, names, upstream)
+        data["elsewhere"] = layers.elsewhere(
+            data["policies"], data["plugins"], own, names, upstream
         )
-        data["elsewhere"] = layers.elsewhere(data["policies"], data["plugins"], own, names)
         route = self._validator.validate(RouteConfig, node, path, data)
         if route is None:
             check_destination(node, path, self._validator)

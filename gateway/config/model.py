@@ -36,10 +36,11 @@ from gateway.config.model_upstream import (
     UpstreamConfig,
     UpstreamTls,
 )
-from gateway.config.types import LogTarget, Ratio
+from gateway.config.types import Count, LogTarget, Ratio, Timeout
 
 __all__ = [
     "AccessLogConfig",
+    "AuditConfig",
     "ConnectionsConfig",
     "ConsumerConfig",
     "ContractConfig",
@@ -95,6 +96,15 @@ class RedactConfig(Model):
     )
 
 
+class AuditConfig(Model):
+    """The record of every automated action, in the store."""
+
+    retention: Timeout = Field(default=30 * 86400.0, description="How long entries are kept.")
+    max: Count = Field(
+        default=5_000_000, description="How many entries are kept; the oldest go first."
+    )
+
+
 class TelemetryConfig(Model):
     """What the gateway tells about its work."""
 
@@ -105,6 +115,11 @@ class TelemetryConfig(Model):
     redact: RedactConfig = Field(
         default_factory=RedactConfig,
         description="What is replaced wherever the gateway writes about a request.",
+    )
+    audit: AuditConfig | None = Field(
+        default_factory=AuditConfig,
+        description="The record of what asynchronous routes did, and of routes with audit: true; "
+        "null switches it off.",
     )
 
 

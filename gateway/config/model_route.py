@@ -182,10 +182,14 @@ class RouteConfig(Model):
 
     @model_validator(mode="after")
     def _one_destination(self) -> RouteConfig:
-        if self.upstream is None and self.respond is None:
+        # An asynchronous route may name its upstreams under delivery alone.
+        asynchronous = self.policies.get("delivery") is not None
+        if self.upstream is None and self.respond is None and not asynchronous:
             raise refuse("route", "needs upstream or respond")
         if self.upstream is not None and self.respond is not None:
             raise refuse("route", "upstream and respond can't both be given")
-        if self.rewrite is not None and self.upstream is None:
+        if self.respond is not None and asynchronous:
+            raise refuse("route", "a route that delivers later can't respond by itself")
+        if self.rewrite is not None and self.upstream is None and not asynchronous:
             raise refuse("route", "rewrite changes what an upstream sees, and there is none here")
         return self

@@ -105,6 +105,11 @@ class ServerConfig(Model):
     timeouts: ServerTimeouts = Field(
         default_factory=ServerTimeouts, description="How long the gateway waits for a client."
     )
+    deliver: bool = Field(
+        default=True,
+        description="Whether this gateway delivers the events of asynchronous routes itself; false "
+        "leaves them to `lockgate worker`.",
+    )
     admin_token: Secret | None = Field(
         default=None,
         description="The bearer token of the admin API. Required unless admin is on loopback or "

@@ -103,6 +103,26 @@ class ControlClient:
             headers={**(headers or {}), "content-type": _FORM}, content=urlencode(form).encode(),
         )  # fmt: skip
 
+    async def post(
+        self,
+        url: str,
+        content: bytes,
+        *,
+        headers: Mapping[str, str],
+        trust: Trust = SYSTEM,
+        timeout: float = TIMEOUT_S,
+        max_bytes: int = MAX_BYTES,
+    ) -> Reply:
+        """POST these bytes, whatever the answer's status. Raises ControlError.
+
+        Sent a second time if the connection turns out to have been closed: for calls that may be
+        repeated.
+        """
+        return await self._send(
+            "POST", url, trust=trust, timeout=timeout, max_bytes=max_bytes, headers=headers,
+            content=content,
+        )  # fmt: skip
+
     async def aclose(self) -> None:
         """Close every connection; calls under way fail."""
         clients = [client for _, client in self._clients.values()] + self._retired

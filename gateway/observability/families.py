@@ -10,10 +10,12 @@ import re
 from collections.abc import Collection
 from typing import Final
 
+from gateway.observability.delivery import DELIVERY_FAMILIES
 from gateway.observability.resilience import RESILIENCE_FAMILIES
 from gateway.observability.snapshot import Declaration, Kind, Merge, Sample
+from gateway.observability.timings import Timings
 
-POLICY_FAMILIES: Final[list[Declaration]] = [*RESILIENCE_FAMILIES]
+POLICY_FAMILIES: Final[list[Declaration]] = [*RESILIENCE_FAMILIES, *DELIVERY_FAMILIES]
 
 
 def _family(
@@ -197,3 +199,8 @@ class Counts:
         if self.declaration.labels[:1] == ("route",):
             for labels in [each for each in self.values if each[0] in routes]:
                 del self.values[labels]
+
+
+def make_series(declaration: Declaration) -> Counts | Timings:
+    """What keeps the series of a family."""
+    return Timings(declaration) if declaration.kind is Kind.HISTOGRAM else Counts(declaration)

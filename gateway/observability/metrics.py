@@ -19,7 +19,7 @@ from typing import Final
 
 from gateway import compiled
 from gateway.clock import Clock
-from gateway.observability.families import POLICY_FAMILIES, Counts, check_plugin_family
+from gateway.observability.families import POLICY_FAMILIES, Counts, check_plugin_family, make_series
 from gateway.observability.snapshot import (
     RETIRE_AFTER_S,
     Declaration,
@@ -31,6 +31,7 @@ from gateway.observability.snapshot import (
     Snapshot,
 )
 from gateway.observability.store_series import STORE_FAMILIES, StoreSeries
+from gateway.observability.timings import Timings
 
 UNMATCHED: Final = "_unmatched"
 """The route label of requests that no route took."""
@@ -95,22 +96,18 @@ UPSTREAM_FAILURES: Final = Declaration(
     "gateway_upstream_failures_total", _C, "Attempts at a target that failed, by error code.",
     ("upstream", "target", "code"),
 )  # fmt: skip
-CONNECTIONS: Final = Declaration(
-    "gateway_connections_open", _G, "Client connections that are open."
-)
+CONNECTIONS: Final = Declaration("gateway_connections_open", _G, "Client connections open.")
 LOG_DROPPED: Final = Declaration(
     "gateway_access_log_dropped_lines_total", _C,
     "Access log lines lost because their reader was too slow or their disk was full.",
 )  # fmt: skip
 LOOP_LAG: Final = Declaration(
     "gateway_event_loop_lag_seconds", _G,
-    "How late the event loop ran a timer, the worst since the last scrape.",
-    merge=Merge.MAX,
+    "How late the event loop ran a timer, the worst since the last scrape.", merge=Merge.MAX,
 )  # fmt: skip
 BUILD: Final = Declaration(
     "gateway_build_info", _G, "Always 1; the labels say what runs.",
-    ("version", "python", "build"),
-    merge=Merge.MAX,
+    ("version", "python", "build"), merge=Merge.MAX,
 )  # fmt: skip
 GENERATION: Final = Declaration(
     "gateway_config_generation", _G, "The newest configuration that a process serves.",
@@ -123,8 +120,7 @@ RELOADS: Final = Declaration(
 )  # fmt: skip
 RELOADED_AT: Final = Declaration(
     "gateway_config_last_reload_success_timestamp_seconds", _G,
-    "When the configuration that is served was loaded, in Unix seconds.",
-    merge=Merge.MAX,
+    "When the configuration that is served was loaded, in Unix seconds.", merge=Merge.MAX,
 )  # fmt: skip
 
 
@@ -293,7 +289,7 @@ class Metrics:
         self.store = StoreSeries()
         self._refused: dict[str, int] = {}
         self._reloads = {"success": 0, "failure": 0}
-        self._counts = {each.name: Counts(each) for each in POLICY_FAMILIES}
+        self._counts = {each.name: make_series(each) for each in POLICY_FAMILIES}
         self.before_snapshot: list[Callable[[], None]] = []
         self.connections_open = 0
         self.access_log_dropped = 0
@@ -323,11 +319,17 @@ class Metrics:
         that is one of the gateway's own.
         """
         known = self._counts.get(declaration.name)
-        if known is not None and known.declaration == declaration:
+        if isinstance(known, Counts) and known.declaration == declaration:
             return known
         check_plugin_family(declaration, {each.name for each in _DECLARATIONS})
         made = self._counts[declaration.name] = Counts(declaration)
         return made
+
+    def timings(self, declaration: Declaration) -> Timings:
+        """The histograms of a family of `families.py`, for who keeps them."""
+        known = self._counts[declaration.name]
+        assert isinstance(known, Timings)
+        return known
 
     def refused(self, code: str) -> None:
         """Count a message that the protocol refused before there was an exchange."""

@@ -21,7 +21,7 @@ from gateway.errors import Rejection
 from gateway.message import Exchange, Handler, Response
 
 if TYPE_CHECKING:
-    from gateway.config.model import GatewayConfig, ServerConfig, TelemetryConfig
+    from gateway.config.model import GatewayConfig, RouteConfig, ServerConfig, TelemetryConfig
     from gateway.contracts.library import Library
     from gateway.control.client import ControlClient
     from gateway.flags.rules import Switch
@@ -41,18 +41,40 @@ class ForwardTo(Protocol):
     """Makes the way to another upstream of a route; see `BuildContext`."""
 
     def __call__(
-        self, policy: str, field: str, upstream: str, without: Collection[str] = ()
+        self,
+        policy: str,
+        field: str,
+        upstream: str,
+        without: Collection[str] = (),
+        *,
+        path: str | None = None,
     ) -> Handler:
         """Raises ConfigError, at `field` of the policy, if there is no such upstream."""
         ...
 
 
-def _no_way(policy: str, field: str, upstream: str, without: Collection[str] = ()) -> Handler:
-    del policy, field, upstream, without
+class OpenStore(Protocol):
+    """Gives the store; see `BuildContext`."""
+
+    def __call__(self, patience: float = 0.0) -> Store:
+        """With `patience`, one whose calls may take so many seconds, if that is more."""
+        ...
+
+
+def _no_way(
+    policy: str,
+    field: str,
+    upstream: str,
+    without: Collection[str] = (),
+    *,
+    path: str | None = None,
+) -> Handler:
+    del policy, field, upstream, without, path
     raise RuntimeError("this context was made without upstreams")
 
 
-def _no_store() -> Store:
+def _no_store(patience: float = 0.0) -> Store:
+    del patience
     raise RuntimeError("this context was made without a store")
 
 
@@ -64,11 +86,13 @@ class BuildContext:
     time; it survives reloads as long as some route still asks for it. Has it a `start`, that is
     awaited before the policies' own, once for each configuration that uses it; has it an `aclose`,
     that is awaited when nobody asks for it any more. `config` is the whole configuration, `library`
-    its models and contracts, compiled. `upstream` is the name of the route's upstream, empty if it
-    has none. `store()` is the store; asking for it when a policy is built is what has it started.
+    its models and contracts, compiled, None if it has neither. `upstream` is the name of the
+    route's upstream, empty if it has none. `store()` is the store; asking for it when a policy is
+    built is what has it started.
     `forward_to(policy, field, upstream)` is what stands further in than `policy`, made once more
     for another upstream, which the policy's field names: as if the route had that upstream, so with
-    its timeouts, breaker and credentials. Policies named in `without` are left out of it.
+    its timeouts, breaker and credentials. Policies named in `without` are left out of it; `path`
+    stands in place of the route's rewrite.path.
     """
 
     route: str
@@ -82,7 +106,7 @@ class BuildContext:
     base_dir: Path
     shared: Callable[[tuple[object, ...], Callable[[], Any]], Any]
     library: Library | None = None
-    store: Callable[[], Store] = _no_store
+    store: OpenStore = _no_store
     upstream: str = ""
     forward_to: ForwardTo = _no_way
 
@@ -117,27 +141,32 @@ class BuildContext:
 class Policy:
     """What both shapes have in common.
 
-    `name` is the key in YAML. `default` is the configuration, as YAML data, for routes that do not
-    mention the policy; None leaves it out of their chains. A plugin anchors itself with `before` or
-    `after`, naming a built-in policy; without either it stands last in its stage. A built-in policy
-    with an `upstream_key` is also configured under that key of `upstreams.<name>`, for all routes
-    to it; `on_routes = False` keeps it off routes. `further_upstreams` are the fields of its
+    `name` is the key in YAML. `switchable = False` keeps flags from switching it off. A policy that
+    `ends` a chain answers by itself: what stands further in is no part of the chain, but of
+    `forward_to`.
+
+    The rest is for plugins; of a built-in policy the table in `catalog.py` says it. `default` is
+    the configuration, as YAML data, for routes that do not mention the policy; None leaves it out
+    of their chains. A plugin anchors itself with `before` or `after`, naming a built-in policy;
+    without either it stands last in its stage. `further_upstreams` are the fields of its
     configuration that name upstreams beside the route's own (`BuildContext.forward_to`).
-    `config_of` names the policy whose configuration this one has too, for what must stand in two
-    places. `switchable = False` keeps flags from switching it off.
     """
 
     name: ClassVar[str]
     stage: ClassVar[Stage] = Stage.ADMISSION
     Config: ClassVar[type[BaseModel]]
+    switchable: ClassVar[bool] = True
     default: ClassVar[Any] = None
     before: ClassVar[str] = ""
     after: ClassVar[str] = ""
-    upstream_key: ClassVar[str] = ""
-    on_routes: ClassVar[bool] = True
     further_upstreams: ClassVar[tuple[str, ...]] = ()
-    config_of: ClassVar[str] = ""
-    switchable: ClassVar[bool] = True
+    ends: ClassVar[bool] = False
+
+    @classmethod
+    def companion(cls, route: RouteConfig, config: Any) -> RouteConfig | None:
+        """The route that stands beside one which uses this policy; None for no such route."""
+        del route, config
+        return None
 
     @classmethod
     def build(cls, config: Any, context: BuildContext) -> Self:

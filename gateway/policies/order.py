@@ -15,6 +15,7 @@ from gateway.policies.base import Policy, Stage
 ADMISSION: Final = (
     "correlation",  # every log line and every refusal carries the id
     "observe",  # sees refusals too; the trace must exist before anything can fail
+    "audit",  # sees refusals too, and what the caller turned out to be
     "flag",  # a route that is switched off is not there, whoever asks
     "access",  # cheapest refusal first: who, by address alone
     "cors",  # a preflight carries no credentials, so it is answered before any could be asked for
@@ -24,7 +25,9 @@ ADMISSION: Final = (
     "rate_limit",  # needs to know who calls; before anything that costs more than counting
     "validate",  # reads the body once; what comes after never sees a malformed request
     "idempotency",  # never records what was refused further out; its answers are whole ones
-    "cache",  # innermost: nobody is given a stored answer who would not have got it from upstream
+    "cache",  # behind all that: nobody gets a stored answer who would not get it from upstream
+    "delivery_status",  # tells of events, in place of an upstream
+    "delivery",  # what it keeps has passed everything; what stands behind it delivers
 )
 
 DELIVERY: Final = (
@@ -41,16 +44,15 @@ DELIVERY: Final = (
 )
 
 
-def arrange(policies: Iterable[type[Policy]]) -> list[str]:
+def arrange(plugins: Iterable[type[Policy]]) -> list[str]:
     """All policy names in the order in which they run: admission, then delivery.
 
     Raises ConfigError if a plugin names an unknown anchor, one of the other stage, or two anchors.
     Plugins with the same anchor stand in alphabetical order.
     """
-    order = [*ADMISSION, *DELIVERY]
-    by_name = {policy.name: policy for policy in policies}
+    by_name = {policy.name: policy for policy in plugins}
     admission, delivery = list(ADMISSION), list(DELIVERY)
-    for name in sorted(by_name.keys() - set(order)):
+    for name in sorted(by_name):
         policy = by_name[name]
         line = admission if policy.stage is Stage.ADMISSION else delivery
         anchor = policy.before or policy.after

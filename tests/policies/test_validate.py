@@ -343,7 +343,6 @@ def test_a_route_that_the_contract_does_not_describe(
         {"contract": "items", "request": {"body": True}},
         {"contract": "items", "response": {"body": True}},
         {"contract": "items", "request": None, "response": None},
-        {"contract": "items", "on_invalid": "quarantine"},
         {"contract": "items", "on_invalid": "drop"},
         {"request": {"body": "item"}},
         {"request": {"cookies": {}}},

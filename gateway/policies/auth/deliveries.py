@@ -53,6 +53,7 @@ class Deliveries:
     ) -> None:
         self._store = store
         self._identity = identity
+        self.remember = remember
         self._remember_ms = max(1, int(remember * 1000))
         self._random = random
         self._notes: set[asyncio.Task[None]] = set()

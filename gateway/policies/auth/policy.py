@@ -24,7 +24,7 @@ from gateway.errors import (
     Rejection,
 )
 from gateway.expressions import Expression, ExpressionError
-from gateway.message import Exchange, Headers, Principal
+from gateway.message import NOTHING_REPEATS, Exchange, Headers, Principal
 from gateway.policies.auth.authorization import Authorization
 from gateway.policies.auth.fields import MAX_HYPHENS, Writer
 from gateway.policies.auth.identity import Foreign, Identity, Verdict
@@ -113,7 +113,10 @@ class AuthPolicy(Guard):
     Config: ClassVar[type[AuthConfig]] = AuthConfig
     switchable: ClassVar[bool] = False
 
-    def __init__(self, config: AuthConfig, identities: list[Identity]) -> None:
+    def __init__(
+        self, config: AuthConfig, identities: list[Identity], *, asynchronous: bool = False
+    ) -> None:
+        self._asynchronous = asynchronous
         self._identities = identities
         self._first = identities[0].authenticate
         self._optional = config.optional
@@ -143,10 +146,15 @@ class AuthPolicy(Guard):
                 identities.append(known.find(name, context))
             except ConfigError as error:
                 raise ConfigError(error.message, f"any[{position}]") from error
-        return cls(config, identities)
+        route = context.config.routes_by_name.get(context.route)
+        asynchronous = route is not None and "delivery" in route.policies
+        return cls(config, identities, asynchronous=asynchronous)
 
     def check(self, exchange: Exchange) -> Rejection | Awaitable[Rejection | None] | None:
         """Settle who is calling, then whether they may."""
+        if self._asynchronous:
+            # Repetitions are answered further in, with the first one's id.
+            exchange.repeats = NOTHING_REPEATS
         verdict = self._first(exchange)
         if type(verdict) is Principal:
             if self._plain:

@@ -118,6 +118,10 @@ class Webhooks(Identity):
                 return _refuse("the delivery has no id")
             # It has a time and no id: within the window, the signature tells it from others.
             delivery = claim.signatures[0]
+        if exchange.repeats is not None:
+            name = f"webhook\n{self.name}\n{delivery.hex()}"
+            exchange.repeats = (name, deliveries.remember, "")
+            return None
         try:
             seen = await deliveries.take(exchange, delivery)
         except StoreError as error:

@@ -33,7 +33,6 @@ from gateway.errors import (
 from gateway.message import Exchange, Handler, Request, Response
 from gateway.observability.families import IDEMPOTENCY
 from gateway.policies.base import Around, BuildContext
-from gateway.policies.idempotency.key import FIELD, BadKey, Facts, KeyRule, read_field
 from gateway.policies.idempotency.ledger import Claim, Ledger
 from gateway.policies.idempotency.record import (
     Answer,
@@ -42,6 +41,7 @@ from gateway.policies.idempotency.record import (
     is_final,
     storable_headers,
 )
+from gateway.request_key import FIELD, BadKey, Facts, KeyRule, read_field
 
 logger = logging.getLogger("gateway.idempotency")
 
@@ -107,6 +107,9 @@ class IdempotencyPolicy(Around):
         self._config = config
         self._route = context.route
         self._methods = frozenset(config.methods)
+        route = context.config.routes_by_name.get(context.route)
+        # Such a route keeps the first event of a key, and tells by itself which are repetitions.
+        self._asynchronous = route is not None and "delivery" in route.policies
         self._rule = KeyRule(config.key)
         self._ledger = Ledger(context.store(), context.route, config.lease, config.ttl)
         self._wall = context.clock.wall
@@ -130,20 +133,30 @@ class IdempotencyPolicy(Around):
         request = exchange.request
         if request.method not in self._methods or exchange.subprotocols is not None:
             return await forward(exchange)
+        if exchange.invalid is not None:
+            # It is kept to be looked at, not carried out; its key may be what is invalid.
+            return await forward(exchange)
         body = await request.read_body(self._body_limit)
         key = self._key(exchange, body)
         if key is None:
             return await forward(exchange)
         print_ = self._fingerprint(request, body)
         consumer = exchange.principal.consumer if exchange.principal is not None else ""
+        if self._asynchronous:
+            exchange.repeats = (f"key\n{consumer}\n{key}", self._config.ttl, print_.hex())
+            self._tell_key(request, key)
+            return await forward(exchange)
         claim = self._ledger.claim(consumer, key, print_)
         answer = await self._settle(claim)
         if answer is not None:
             return self._replay(answer)
+        self._tell_key(request, key)
+        return await self._start(exchange, forward, claim)
+
+    def _tell_key(self, request: Request, key: str) -> None:
         if not self._rule.from_header and FIELD not in request.headers:
             # The upstream may want to tell repetitions too, and a retry must show that it is one.
             request.headers.add(FIELD, b'"%b"' % _visible(key))
-        return await self._start(exchange, forward, claim)
 
     def _fingerprint(self, request: Request, body: bytes) -> bytes:
         # A derived key is made of what identifies the event; what else its sender writes, such as

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from gateway.config import later
 from gateway.config.base import Model, RefusingPolicyConfig
 from gateway.config.types import Name, refuse
 
@@ -71,7 +70,9 @@ class ValidateConfig(RefusingPolicyConfig):
         "null to leave answers alone.",
     )
     on_invalid: Literal["reject", "quarantine"] = Field(
-        default="reject", description="What becomes of invalid requests: they are refused."
+        default="reject",
+        description="What becomes of invalid requests: reject refuses them; quarantine, on an "
+        "asynchronous route, keeps them as dead letters and answers 202.",
     )
 
     @property
@@ -91,13 +92,6 @@ class ValidateConfig(RefusingPolicyConfig):
 
     def _by_contract(self, key: str) -> bool:
         return self.contract is not None and key not in self.model_fields_set
-
-    @field_validator("on_invalid")
-    @classmethod
-    def _no_quarantine(cls, value: str) -> str:
-        if value == "quarantine":
-            raise refuse("later", later.MESSAGE)
-        return value
 
     @model_validator(mode="after")
     def _one_source(self) -> ValidateConfig:

@@ -13,8 +13,12 @@ from gateway.contracts.contract import Contract
 from gateway.contracts.operation import Operation
 from gateway.errors import (
     BODY_TOO_LARGE,
+    INVALID_BODY,
+    INVALID_REQUEST,
     METHOD_NOT_ALLOWED,
     OPERATION_NOT_FOUND,
+    UNSUPPORTED_MEDIA_TYPE,
+    ConfigError,
     Refused,
     Rejection,
 )
@@ -34,6 +38,7 @@ from gateway.policies.validate.rules import (
 
 # A body that nothing else bounds.
 _LIMIT: Final = 10 * 1024 * 1024
+_QUARANTINED: Final = frozenset({INVALID_BODY, INVALID_REQUEST, UNSUPPORTED_MEDIA_TYPE})
 Find = Callable[[Exchange], "tuple[Operation, dict[str, str]] | Rejection"]
 
 
@@ -54,10 +59,21 @@ class ValidatePolicy(Policy):
         check = None
         if config.checks_requests:
             check = RequestGuard(find, _limit(context), context.server.timeouts.body_idle)
+            check.quarantines = _quarantines(config, context)
         if not config.checks_responses and check is not None:
             return check
         report = context.metrics.route(context.route).report
         return AnswerAround(find, check, AnswerCheck(config.response_mode, report))
+
+
+def _quarantines(config: ValidateConfig, context: BuildContext) -> bool:
+    if config.on_invalid != "quarantine":
+        return False
+    route = context.config.routes_by_name.get(context.route)
+    if route is None or "delivery" not in route.policies:
+        message = "quarantine needs delivery, which keeps what is invalid"
+        raise ConfigError(message, "on_invalid")
+    return True
 
 
 def _limit(context: BuildContext) -> int:
@@ -99,7 +115,11 @@ class _Fixed:
 
 
 class RequestGuard(Guard):
-    """Refuses requests that break the contract. `limit` in bytes, `idle` in seconds."""
+    """Refuses requests that break the contract. `limit` in bytes, `idle` in seconds.
+
+    If it `quarantines`, they pass with `Exchange.invalid`; what has no place in the contract at all
+    is still refused.
+    """
 
     name: ClassVar[str] = "validate"
     Config: ClassVar[type[ValidateConfig]] = ValidateConfig
@@ -108,6 +128,7 @@ class RequestGuard(Guard):
         self._find = find
         self._limit = limit
         self._idle = idle
+        self.quarantines = False
 
     async def check(self, exchange: Exchange) -> Rejection | None:
         """Every violation of the request in one refusal, or None."""
@@ -121,6 +142,15 @@ class RequestGuard(Guard):
         self, exchange: Exchange, operation: Operation, path: dict[str, str]
     ) -> Rejection | None:
         """The same for an operation that was found already."""
+        rejection = await self._judge(exchange, operation, path)
+        if rejection is not None and self.quarantines and rejection.kind in _QUARANTINED:
+            exchange.invalid = rejection
+            return None
+        return rejection
+
+    async def _judge(
+        self, exchange: Exchange, operation: Operation, path: dict[str, str]
+    ) -> Rejection | None:
         request = exchange.request
         body = operation.body
         if body is None:

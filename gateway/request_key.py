@@ -1,4 +1,4 @@
-"""Where the key of a request comes from: the Idempotency-Key field, or facts of the request. Pure.
+"""A key made of a request: what repetitions have in common, or what must stay in order. Pure.
 
 header                           the Idempotency-Key field, a quoted string or bare
 body.event_id                    one field of the JSON body
@@ -89,7 +89,7 @@ class KeyRule:
         for name, source in self._sources:
             value = source(facts)
             if value is _ABSENT or value is None or value == "":
-                raise BadKey(f"{name} is missing, which the idempotency key is made of")
+                raise BadKey(f"{name} is missing, which the key is made of")
             if isinstance(value, dict | list):
                 value = msgspec.json.encode(value, order="deterministic").decode()
             found.append(str(value))

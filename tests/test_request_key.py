@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.message import Headers
-from gateway.policies.idempotency.key import BadKey, Facts, KeyRule, read_field
+from gateway.request_key import BadKey, Facts, KeyRule, read_field
 
 
 def fields(*values: bytes) -> Headers:

@@ -1,0 +1,1 @@
+"""Asynchronous routes: events kept in the store, delivered, repeated, and found again."""

@@ -1,0 +1,246 @@
+"""One attempt: delivers an event, decides what follows, and writes it down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.delivery.event import Event, Record, Try
+from gateway.delivery.journal import Entry
+from gateway.delivery.outcome import (
+    Again,
+    Delivered,
+    Failed,
+    Outcome,
+    Paused,
+    Reason,
+    Resumes,
+    decide,
+)
+from gateway.delivery.pace import Pace
+from gateway.delivery.plan import LanePlan, LaneSeries, Means
+from gateway.delivery.queue import Taken, letter
+from gateway.delivery.target import Superseded, Work
+from gateway.errors import INTERNAL_ERROR
+
+logger = logging.getLogger("gateway.delivery")
+
+
+class Settle(Protocol):
+    """Writes down how an attempt ended, however long that takes; see `Queue.settle`."""
+
+    async def __call__(
+        self, plan: LanePlan, taken: Taken, record: Record, verdict: str, **how: object
+    ) -> bool:
+        """False if somebody else has taken the event over."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a lane gives to each of its attempts."""
+
+    means: Means
+    series: LaneSeries
+    pace: Pace
+    settle: Settle
+
+
+class Attempt:
+    """One attempt at one event, from what is known of it to what is written down."""
+
+    def __init__(
+        self, desk: Desk, plan: LanePlan, taken: Taken, event: Event, record: Record
+    ) -> None:
+        self._desk = desk
+        self._means = desk.means
+        self._plan = plan
+        self._taken = taken
+        self._event = event
+        self._record = record
+        self._started = 0.0
+        self._at = 0.0
+
+    async def run(self) -> None:
+        """Deliver and settle."""
+        record, plan = self._record, self._plan
+        self._at = self._means.clock.wall()
+        record.begun_at = record.begun_at or self._event.accepted_at
+        age = self._at - record.begun_at
+        if age > plan.rule.max_total:
+            await self._give_up(Reason.EXPIRED, Failed(True, record.status, record.code))
+            return
+        self._started = self._means.clock.monotonic()
+        outcome = await self._attempt()
+        if outcome is None:
+            self._desk.series.ended("stale")
+            return
+        await self._conclude(outcome, self._means.clock.wall() - record.begun_at)
+
+    async def _attempt(self) -> Outcome | None:
+        """None if somebody else has taken over."""
+        work = Work(self._event, self._record, self._record.attempts + 1, self._save)
+        try:
+            return await self._plan.target.attempt(work)
+        except asyncio.CancelledError:
+            # The gateway stops: nobody knows whether it was done, so it is done again.
+            await asyncio.shield(self._later(0.0, "released"))
+            raise
+        except Superseded:
+            return None
+        except Exception as error:
+            logger.exception("an attempt failed", extra={"event": self._event.id})
+            return Failed(False, code=INTERNAL_ERROR.code, detail=type(error).__name__)
+
+    async def _save(self, progress: bytes) -> None:
+        self._record.progress = progress
+        if not await self._desk.settle(self._plan, self._taken, self._record, "saved"):
+            raise Superseded
+
+    async def _conclude(self, outcome: Outcome, age: float) -> None:
+        pace, means = self._desk.pace, self._means
+        if isinstance(outcome, Paused):
+            if age > self._plan.rule.max_total:
+                await self._give_up(Reason.EXPIRED, Failed(True, code=outcome.code))
+                return
+            wait = pace.paused(means.clock.monotonic(), outcome.wait, means.random.random())
+            await self._later(wait, "paused", code=outcome.code)
+            return
+        if isinstance(outcome, Resumes):
+            pace.succeeded()
+            await self._later(outcome.wait, "resumed")
+            return
+        record = self._record
+        record.attempts += 1
+        milliseconds = round((means.clock.monotonic() - self._started) * 1000)
+        code = outcome.code if isinstance(outcome, Failed) else ""
+        record.note(
+            Try(record.attempts, self._at, milliseconds, outcome.status, code, record.epoch)
+        )
+        self._desk.series.took(milliseconds / 1000)
+        if isinstance(outcome, Delivered):
+            pace.succeeded()
+            await self._delivered(outcome)
+            return
+        if outcome.permanent:
+            pace.succeeded()
+        else:
+            pace.failed()
+        next_ = decide(self._plan.rule, record.attempts, age, outcome, means.random.random())
+        if isinstance(next_, Again):
+            record.status, record.code = outcome.status, outcome.code
+            await self._later(next_.delay, "retried", outcome)
+        else:
+            internal = next_ is Reason.EXHAUSTED and outcome.code == INTERNAL_ERROR.code
+            await self._give_up(Reason.INTERNAL if internal else next_, outcome)
+
+    async def _delivered(self, outcome: Delivered) -> None:
+        record = self._record
+        record.reason = record.code = record.detail = ""
+        record.status, record.answer = outcome.status, b""
+        if await self._write("delivered", outcome.status):
+            self._count("delivered")
+            self._measure("delivered")
+            self._means.settled(self._event.head.route, self._event.id)
+
+    async def _later(
+        self, delay: float, result: str, failed: Failed | None = None, *, code: str = ""
+    ) -> None:
+        status = failed.status if failed else 0
+        code = failed.code if failed else code
+        if await self._write("later", status, code, result=result, delay=delay):
+            self._count(result)
+            if result == "retried":
+                logger.warning(
+                    "an event could not be delivered; it is tried again",
+                    extra={
+                        **self._facts(),
+                        "status": status,
+                        "code": code,
+                        "in_s": round(delay, 3),
+                    },
+                )
+
+    async def _give_up(self, reason: Reason, failed: Failed) -> None:
+        record, event = self._record, self._event
+        record.reason, record.status, record.code = reason, failed.status, failed.code
+        record.detail, record.answer = failed.detail, failed.answer
+        member = letter(event.id, self._plan.lane.target, reason, failed.code, failed.status)
+        written = await self._write(
+            "dead", failed.status, failed.code, reason=reason, member=member
+        )
+        if not written:
+            return
+        self._count("dead")
+        self._desk.series.dead(reason)
+        self._measure("dead")
+        self._means.settled(event.head.route, event.id)
+        logger.error(
+            "an event was given up: it is a dead letter",
+            extra={
+                **self._facts(), "reason": str(reason), "status": failed.status,
+                "code": failed.code, "detail": failed.detail,
+            },
+        )  # fmt: skip
+        if self._plan.on_dead is not None:
+            self._plan.on_dead(event, record)
+
+    async def _write(
+        self,
+        verdict: str,
+        status: int = 0,
+        code: str = "",
+        *,
+        result: str = "",
+        reason: str = "",
+        delay: float = 0.0,
+        member: str = "",
+    ) -> bool:
+        head, record = self._event.head, self._record
+        entry = Entry(
+            self._at,
+            "attempt",
+            head.route,
+            head.correlation_id,
+            self._event.id,
+            target=self._plan.lane.target,
+            generation=head.generation,
+            key=head.key,
+            epoch=record.epoch,
+            attempt=record.attempts,
+            verdict=result or verdict,
+            status=status,
+            code=code,
+            reason=reason,
+            ms=round((self._means.clock.monotonic() - self._started) * 1000, 3)
+            if self._started
+            else 0.0,
+            due_in=round(delay, 3),
+            replay_of=record.replay_of,
+        )
+        # What merely waits for its target again is no action, and may be said very often.
+        silent = result in ("paused", "released")
+        written = await self._desk.settle(
+            self._plan, self._taken, record, verdict,
+            delay=delay, member=member, correlation_id=head.correlation_id,
+            audit=b"" if silent else self._means.journal.entry(entry),
+        )  # fmt: skip
+        if not written:
+            self._count("stale")
+        return written
+
+    def _count(self, result: str) -> None:
+        self._desk.series.ended(result)
+
+    def _measure(self, outcome: str) -> None:
+        seconds = max(0.0, self._means.clock.wall() - self._record.begun_at)
+        self._desk.series.settled(outcome, seconds)
+
+    def _facts(self) -> dict[str, object]:
+        head, record = self._event.head, self._record
+        return {
+            "route": head.route, "target": self._plan.lane.target, "event": self._event.id,
+            "attempt": record.attempts, "correlation_id": head.correlation_id,
+        }  # fmt: skip

@@ -1,0 +1,208 @@
+"""How an event comes in: what is kept of a request, for which targets, and under which id.
+
+Everything that makes events goes through here: requests, schedules, streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.event import ORIGIN_REQUEST, Head, Record, new_id
+from gateway.delivery.outcome import Reason
+from gateway.delivery.queue import Acceptance, Entry, digest, letter
+from gateway.errors import Rejection
+from gateway.expressions import Expression, ExpressionFailed
+from gateway.message import NOTHING_REPEATS, Exchange
+from gateway.request_key import BadKey, Facts, KeyRule
+
+# What belongs to the connection, or is written anew for each attempt.
+_LEFT_OUT: Final = frozenset(
+    {
+        b"connection", b"content-length", b"expect", b"host", b"keep-alive", b"prefer",
+        b"idempotency-key", b"te", b"traceparent", b"tracestate", b"trailer", b"transfer-encoding",
+        b"upgrade", b"webhook-id", b"webhook-signature", b"webhook-timestamp",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """One target, as the intake sees it: its name, and for which events it is."""
+
+    name: str
+    when: Expression | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeOptions:
+    """What is kept of the events of a route. `secret_fields` are header names that are not; times
+    are seconds. `callback` is the name of the target that is told at the end, or empty.
+    """
+
+    route: str
+    receivers: Sequence[Receiver]
+    ordered_by: KeyRule | None = None
+    secret_fields: frozenset[bytes] = frozenset()
+    callback: str = ""
+    keep: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """An event that is kept now, or was before (`duplicate`). `targets` says for each target what
+    became of it: queued, skipped (its condition does not hold) or dead.
+    """
+
+    id: str
+    duplicate: bool = False
+    targets: tuple[tuple[str, str], ...] = ()
+    quarantined: bool = False
+
+
+class KeyReused(Exception):
+    """What looks like a repetition by its key is another event than the first one."""
+
+
+class CannotOrder(ValueError):
+    """The event lacks what its order is made of. The text says what."""
+
+
+class Intake:
+    """Keeps the events of one route."""
+
+    def __init__(
+        self, options: IntakeOptions, dispatcher: Dispatcher, wall: Callable[[], float]
+    ) -> None:
+        self._options = options
+        self._dispatcher = dispatcher
+        self._wall = wall
+
+    async def keep(
+        self,
+        exchange: Exchange,
+        body: bytes,
+        *,
+        key: str = "",
+        repeats: tuple[str, float, str] = NOTHING_REPEATS,
+        origin: str = ORIGIN_REQUEST,
+        invalid: Rejection | None = None,
+    ) -> Receipt:
+        """Keep the event, durably.
+
+        `key` is its idempotency key, `repeats` as in Exchange. With `invalid` it goes to the dead
+        letters of all targets. Raises StoreError, after which it may have been kept, CannotOrder,
+        and KeyReused.
+        """
+        options = self._options
+        now = self._wall()
+        event_id = new_id(now)
+        order = "" if invalid is not None else self._order(exchange, body)
+        entries = [
+            self._entry(receiver, exchange, event_id, now, order, invalid)
+            for receiver in options.receivers
+        ]
+        head = self._head(exchange, key or event_id, now, origin)
+        states = tuple((each.target, _STATES[each.state]) for each in entries)
+        kind = "quarantined" if invalid is not None else "accepted"
+        first = await self._dispatcher.queue.accept(
+            Acceptance(
+                event_id,
+                head,
+                body,
+                entries,
+                repeats=repeats,
+                callback=options.callback,
+                keep=options.keep,
+                audit=self._dispatcher.journal.accepted(
+                    now, event_id, head, kind, [name for name, _ in states]
+                ),
+            )
+        )
+        if first is not None:
+            first_id, _, common = first.partition(" ")
+            if common != repeats[2]:
+                raise KeyReused(first_id)
+            return Receipt(first_id, duplicate=True)
+        self._dispatcher.wake(options.route, [name for name, state in states if state == "queued"])
+        return Receipt(event_id, targets=states, quarantined=invalid is not None)
+
+    def _order(self, exchange: Exchange, body: bytes) -> str:
+        rule = self._options.ordered_by
+        if rule is None:
+            return ""
+        request = exchange.request
+        try:
+            data = msgspec.json.decode(body) if rule.needs_body else None
+            return digest(rule.derive(Facts(request.headers, request.query, exchange.params, data)))
+        except BadKey as error:
+            raise CannotOrder(str(error)) from None
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            raise CannotOrder("the body, which the order is made of, is no JSON") from None
+
+    def _entry(
+        self,
+        receiver: Receiver,
+        exchange: Exchange,
+        event_id: str,
+        now: float,
+        order: str,
+        invalid: Rejection | None,
+    ) -> Entry:
+        record = Record(begun_at=now)
+        name = receiver.name
+        if invalid is not None:
+            record.reason, record.code = Reason.INVALID, invalid.kind.code
+            record.detail, record.status = invalid.detail, invalid.kind.status
+            if invalid.extensions:
+                record.answer = msgspec.json.encode(dict(invalid.extensions))[:2048]
+        elif receiver.when is not None:
+            try:
+                if not receiver.when.holds(exchange):
+                    return Entry(name, "n", record)
+            except ExpressionFailed as error:
+                # Not knowing is no reason to drop it: somebody has to look.
+                record.reason, record.code = Reason.INVALID, "condition_failed"
+                record.detail = f"when: {error.reason}"
+        if record.reason:
+            member = letter(event_id, name, record.reason, record.code, record.status)
+            return Entry(name, "x", record, member=member)
+        return Entry(name, "q", record, order)
+
+    def _head(self, exchange: Exchange, key: str, now: float, origin: str) -> Head:
+        request, principal = exchange.request, exchange.principal
+        drop = self._options.secret_fields
+        trace = exchange.trace
+        return Head(
+            route=exchange.route,
+            method=request.method,
+            path=request.path,
+            query=request.query,
+            host=request.host,
+            headers=[
+                pair
+                for pair in request.headers.raw
+                if pair[0] not in _LEFT_OUT and pair[0] not in drop
+            ],
+            params=dict(exchange.params),
+            raw_params=dict(exchange.raw_params),
+            consumer=principal.consumer if principal else "",
+            identity=principal.identity if principal else "",
+            tier=principal.tier if principal else "",
+            correlation_id=exchange.correlation_id,
+            trace=(trace.trace_id, trace.flags, trace.state) if trace else None,
+            received_at=now,
+            generation=exchange.generation,
+            key=key,
+            origin=origin,
+            client=request.client,
+            scheme=request.scheme,
+            port=request.port,
+        )
+
+
+_STATES: Final = {"q": "queued", "w": "queued", "n": "skipped", "x": "dead"}

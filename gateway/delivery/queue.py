@@ -1,0 +1,229 @@
+"""The queues in the store: each step is one script, so that a step is taken whole or not at all.
+
+Keys, all below `<prefix>:{delivery}:` (one hash tag, so that a script may touch several of them; a
+lane is `<route>/<target>`):
+
+    event:<id>       hash    head, body, body:<n> corrected ones, at (ms), open and dead (counts);
+                             for each target t: record, s: state, f: fence, o: order, x: dead
+                             letter, v: version of the body
+    ready:<lane>     stream  what may be delivered; again:<lane> what is due once more
+    later:<lane>     zset    what waits for its time (ms)
+    open:<lane>      zset    what is not settled, by the time it came (ms)
+    order:<lane>:<digest>    list of the events of one order; the first has its turn
+    rate:<lane>      string  when the bucket of the lane's rate is full again (microseconds)
+    dead:<route>     zset    dead letters by time (ms): "id target reason code status"
+    seen:<digest>    string  the first event of a name, to tell repetitions by
+    routes           set     every route that ever had an event; lanes every lane
+    audit            stream  see journal.py; trail:<correlation id> lists its entries
+
+States: q in a stream, r handed out, w waiting for its time, o waiting for its turn, d delivered,
+x dead, n not wanted by its condition. The clock is the store's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.delivery.event import Head, Record, encode
+from gateway.delivery.journal import OFF
+from gateway.message import NOTHING_REPEATS
+from gateway.store.base import Part, Store
+from gateway.store.script import Script
+
+PATIENCE_S: Final = 2.0
+"""What one call may take, in seconds: it includes a write to disk, and the rest is in no hurry."""
+CALLBACK: Final = "callback"
+"""The target that is told how all others ended."""
+_ACCEPT: Final = Script.load("delivery_accept")
+_TAKE: Final = Script.load("delivery_take")
+_SETTLE: Final = Script.load("delivery_settle")
+_RENEW: Final = Script.load("delivery_renew")
+_NOTE: Final = Script.load("delivery_note")
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """The queue of one target of one route."""
+
+    route: str
+    target: str
+
+    @property
+    def name(self) -> str:
+        """As it stands in the keys."""
+        return f"{self.route}/{self.target}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event on its way to one target when it is accepted. `order` is a digest or empty.
+
+    `state` is q, w (`delay` in seconds), x (`member` is the dead letter's) or n.
+    """
+
+    target: str
+    state: str
+    record: Record
+    order: str = ""
+    delay: float = 0.0
+    member: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """All that is kept of a new event, at once. `repeats` is as in Exchange; `keep` is how long the
+    event stays once it is delivered, in seconds.
+    """
+
+    id: str
+    head: Head
+    body: bytes
+    entries: list[Entry]
+    repeats: tuple[str, float, str] = NOTHING_REPEATS
+    callback: str = ""
+    keep: float = 3600.0
+    audit: bytes = OFF
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An event that was handed out. `fence` proves that it was; `accepted_at` is Unix seconds."""
+
+    entry: bytes
+    id: str
+    fence: int
+    head: bytes
+    body: bytes
+    record: bytes
+    accepted_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What was taken, and when to come again: seconds until something is due (None: nothing), until
+    the rate allows more (0: now). `newest` is where to wait for new ones.
+    """
+
+    events: list[Taken]
+    due: float | None
+    wait: float
+    newest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most one event every `every` seconds, `burst` at once; 0 for no rate."""
+
+    every: float = 0.0
+    burst: int = 1
+
+
+NO_RATE: Final = Rate()
+
+
+class Queue:
+    """The queues of one store. `retention` of the audit is seconds. Methods raise StoreError."""
+
+    def __init__(self, store: Store, retention: float) -> None:
+        self.store = store
+        self.base = store.key_prefix + b":{delivery}:"
+        self._keys: tuple[Part, ...] = (self.base,)
+        self._retention = round(retention * 1000)
+
+    async def accept(self, new: Acceptance) -> str | None:
+        """Keep it. For a repetition, gives the first event's id, a space, and what that one had
+        in common with it.
+        """
+        name, seconds, common = new.repeats
+        args: list[Part] = [
+            new.id, encode(new.head), new.body, name and digest(new.head.route, name),
+            round(seconds * 1000), new.callback, new.audit, new.head.correlation_id,
+            self._retention, round(new.keep * 1000), common, new.head.route,
+        ]  # fmt: skip
+        for each in new.entries:
+            due: Part = each.member if each.state == "x" else round(each.delay * 1000)
+            args += [each.target, each.state, due, each.order, encode(each.record)]
+        first = await self.store.run(_ACCEPT, self._keys, tuple(args))
+        return None if first is None else bytes(first).decode()
+
+    async def take(
+        self, lane: Lane, consumer: str, count: int, *, lease: float = 0.0, rate: Rate = NO_RATE
+    ) -> Batch:
+        """Up to `count` events; with a `lease` (seconds) also those that a worker let lapse."""
+        taken, due, wait, newest = await self.store.run(
+            _TAKE,
+            self._keys,
+            (
+                lane.route, lane.target, consumer, count, round(lease * 1000),
+                round(rate.every * 1_000_000), rate.burst,
+            ),
+        )  # fmt: skip
+        events = [
+            Taken(entry, id_.decode(), fence, head, body, record, at / 1000)
+            for entry, id_, fence, head, body, record, at in taken
+        ]
+        return Batch(events, None if due < 0 else due / 1000, wait / 1000, newest)
+
+    async def settle(
+        self, lane: Lane, taken: Taken, verdict: str, record: Record, **how: Any
+    ) -> bool:
+        """Write down how it ended: delivered, dead (`member`), later (`delay` in seconds) or saved.
+
+        `keep` is how long it stays once all is delivered, in seconds; `audit` and `correlation_id`
+        are for the audit. False if somebody else has taken it over: then nothing was written.
+        """
+        extra: Part = how.get("member", "")
+        if verdict == "later":
+            extra = round(how["delay"] * 1000)
+        left = await self.store.run(
+            _SETTLE,
+            self._keys,
+            (
+                lane.route, lane.target, taken.entry, taken.id, taken.fence, verdict, extra,
+                encode(record), round(how.get("keep", 0.0) * 1000), how.get("audit", OFF),
+                how.get("correlation_id", ""), self._retention,
+            ),
+        )  # fmt: skip
+        return bool(left >= 0)
+
+    async def renew(self, lane: Lane, consumer: str, entries: list[bytes]) -> None:
+        """Hold on to what was handed out."""
+        await self.store.run(_RENEW, self._keys, (lane.route, lane.target, consumer, *entries))
+
+    async def note(self, entries: list[tuple[bytes, str]]) -> None:
+        """Append entries to the audit, each with its correlation id."""
+        parts = [part for entry in entries for part in entry]
+        await self.store.run(_NOTE, self._keys, (self._retention, *parts))
+
+    async def fields(self, event_id: str) -> dict[bytes, bytes]:
+        """All that is known of an event; empty if there is none."""
+        reply: list[bytes] = await self.store.call("HGETALL", self.key("event", event_id))
+        return dict(zip(reply[::2], reply[1::2], strict=True))
+
+    async def depth(self, lane: Lane) -> tuple[int, float | None]:
+        """How many events are not settled, and when the oldest of them came (Unix seconds)."""
+        key = self.key("open", lane.name)
+        count = await self.store.call("ZCARD", key)
+        first = await self.store.call("ZRANGE", key, 0, 0, "WITHSCORES")
+        return count, float(first[1]) / 1000 if first else None
+
+    def key(self, kind: str, name: str = "") -> bytes:
+        """A key, see the module."""
+        return self.base + (f"{kind}:{name}" if name else kind).encode()
+
+
+def digest(*parts: str) -> str:
+    """A short name for these parts; lengths keep ("ab", "c") and ("a", "bc") apart."""
+    found = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        found.update(b"%d:" % len(data))
+        found.update(data)
+    return found.hexdigest()[:32]
+
+
+def letter(event_id: str, target: str, reason: str, code: str, status: int) -> str:
+    """The member that stands for a dead letter."""
+    return f"{event_id} {target} {reason} {code or '-'} {status}"

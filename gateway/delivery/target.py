@@ -1,0 +1,181 @@
+"""What an event is delivered to. `Target` is all that a lane knows of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from gateway.clock import Clock
+from gateway.delivery.event import Event, Head, Record
+from gateway.delivery.mapping import Mapping, MappingFailed
+from gateway.delivery.outcome import (
+    Delivered,
+    Failed,
+    Outcome,
+    Reason,
+    judge_failure,
+    judge_status,
+)
+from gateway.delivery.sign import Signer
+from gateway.errors import DEADLINE_EXCEEDED, GatewayError
+from gateway.message import Exchange, Handler, Headers, Principal, Request, Response
+from gateway.observability.trace import IdSource
+from gateway.tracing import TraceContext
+
+EVENT_FIELD: Final = b"x-lockgate-event"
+ATTEMPT_FIELD: Final = b"x-lockgate-attempt"
+_KEPT: Final = 2048
+# More of an answer is not read: nobody is waiting for it.
+_READ: Final = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One attempt. `number` counts those of the record's epoch, from 1.
+
+    `save(progress)` makes the progress of a target that goes step by step durable before it goes
+    on; it raises StoreError, or Superseded if somebody else has taken the event over.
+    """
+
+    event: Event
+    record: Record
+    number: int
+    save: Callable[[bytes], Awaitable[None]]
+
+
+class Superseded(Exception):
+    """The event was handed to somebody else meanwhile; nothing more may be done with it here."""
+
+
+class Target(Protocol):
+    """Carries out attempts, several at once."""
+
+    async def attempt(self, work: Work) -> Outcome:
+        """Deliver the event once. Exceptions count as failures of the gateway."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """How a target's request differs from the one that came. `limit` is the longest attempt (s)."""
+
+    method: str = ""
+    path: str = ""
+    mapping: Mapping | None = None
+    signer: Signer | None = None
+    limit: float = 300.0
+
+
+class HttpTarget:
+    """The route's delivery chain to an upstream."""
+
+    def __init__(self, send: Handler, options: CallOptions, clock: Clock, ids: IdSource) -> None:
+        self._send = send
+        self._options = options
+        self._clock = clock
+        self._ids = ids
+
+    async def attempt(self, work: Work) -> Outcome:
+        """Send it, and judge the answer."""
+        options = self._options
+        exchange = make_exchange(work.event, work.record, self._clock.monotonic(), self._ids)
+        request = exchange.request
+        request.method = options.method or request.method
+        request.path = options.path or request.path
+        if options.mapping is not None:
+            try:
+                request.body = options.mapping.body(exchange)
+            except MappingFailed as error:
+                return Failed(True, code="mapping_failed", detail=str(error), reason=Reason.INVALID)
+            request.headers.set(b"content-type", b"application/json")
+            request.headers.set(b"content-length", b"%d" % len(request.body))
+        request.headers.set(ATTEMPT_FIELD, str(work.number).encode())
+        if options.signer is not None:
+            options.signer.sign(
+                request.headers, work.event.id, self._clock.wall(), request.body or b""
+            )
+        return await send(exchange, self._send, options.limit, self._clock)
+
+
+async def send(exchange: Exchange, handler: Handler, limit: float, clock: Clock) -> Outcome:
+    """Send an exchange that no client waits for, and judge what came of it."""
+    exchange.task = asyncio.current_task()
+    try:
+        async with asyncio.timeout(limit):
+            response = await handler(exchange)
+            try:
+                verdict = judge_status(
+                    response.status, _field(response, b"retry-after"), clock.wall()
+                )
+                answer = await read_some(response, _READ)
+            finally:
+                response.close()
+    except GatewayError as error:
+        after = next((value for name, value in error.headers if name == b"retry-after"), None)
+        return judge_failure(error.kind, error.detail, after, clock.wall())
+    except TimeoutError:
+        return Failed(False, code=DEADLINE_EXCEEDED.code)
+    if response.error is not None:
+        # An answer that the gateway made, for a guard among the delivery's policies refused.
+        after = _field(response, b"retry-after")
+        return judge_failure(response.error, exchange.error_detail, after, clock.wall())
+    if isinstance(verdict, Delivered):
+        return verdict
+    return Failed(verdict.permanent, verdict.status, answer=answer[:_KEPT], wait=verdict.wait)
+
+
+async def read_some(response: Response, limit: int) -> bytes:
+    """The answer's body, or its first `limit` bytes."""
+    if response.body is not None:
+        return response.body[:limit]
+    pieces: list[bytes] = []
+    size = 0
+    if response.stream is not None:
+        async for piece in response.stream:
+            pieces.append(piece)
+            size += len(piece)
+            if size >= limit:
+                break
+    return b"".join(pieces)[:limit]
+
+
+def _field(response: Response, name: bytes) -> bytes | None:
+    return next((value for key, value in response.headers if key == name), None)
+
+
+def make_exchange(event: Event, record: Record, now: float, ids: IdSource) -> Exchange:
+    """An exchange for one attempt: the request as it came, with what tells attempts apart."""
+    head = event.head
+    headers = Headers(list(head.headers))
+    request = Request(head.method, head.path, head.query, headers, head.host)
+    request.body = event.body
+    request.client = request.peer = head.client
+    request.scheme, request.port = head.scheme, head.port
+    exchange = Exchange(request, now)
+    exchange.route, exchange.generation = head.route, head.generation
+    exchange.params, exchange.raw_params = head.params, head.raw_params
+    exchange.correlation_id = head.correlation_id
+    if head.consumer or head.identity:
+        exchange.principal = Principal(head.consumer, {}, frozenset(), head.identity, head.tier)
+    headers.set(b"idempotency-key", b'"%b"' % key_of(head, record).encode("ascii", "replace"))
+    headers.set(EVENT_FIELD, event.id.encode())
+    if event.body or b"content-type" in headers:
+        headers.set(b"content-length", b"%d" % len(event.body))
+    exchange.trace = _trace(head, headers, ids)
+    return exchange
+
+
+def key_of(head: Head, record: Record) -> str:
+    """The idempotency key of all attempts of an epoch: a replay is to be carried out again."""
+    return head.key if record.epoch == 1 else f"{head.key}.{record.epoch}"
+
+
+def _trace(head: Head, headers: Headers, ids: IdSource) -> TraceContext | None:
+    if head.trace is None:
+        return None
+    trace_id, flags, state = head.trace
+    span_id = ids.take()[32:]
+    headers.set(b"traceparent", f"00-{trace_id}-{span_id}-{flags}".encode())
+    return TraceContext(trace_id, span_id, flags, "", state)

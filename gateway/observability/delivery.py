@@ -1,0 +1,76 @@
+"""The families of asynchronous routes: what came, what became of it, and what still waits."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.observability.snapshot import Declaration, Kind, Merge
+
+_C, _G, _H = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
+_SECONDS: Final = (
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0,
+    14400.0, 86400.0,
+)  # fmt: skip
+
+ACCEPTED: Final = Declaration(
+    "gateway_delivery_accepted_total", _C,
+    "Events of asynchronous routes: accepted, duplicate (answered with the first one's id), "
+    "quarantined, or the code of the refusal.",
+    ("route", "result"),
+)  # fmt: skip
+ATTEMPTS: Final = Declaration(
+    "gateway_delivery_attempts_total", _C,
+    "Attempts to deliver, by how they ended: delivered, retried, dead, paused (the target is being "
+    "spared; not counted as an attempt of the event), resumed (a flow that waits), released (the "
+    "gateway stopped) or stale (somebody else had taken over).",
+    ("route", "target", "result"),
+)  # fmt: skip
+DEAD_LETTERS: Final = Declaration(
+    "gateway_delivery_dead_letters_total", _C,
+    "Events that were given up for a target, by the class of the reason.",
+    ("route", "target", "reason"),
+)  # fmt: skip
+IN_FLIGHT: Final = Declaration(
+    "gateway_delivery_in_flight", _G, "Attempts under way.", ("route", "target")
+)
+PACE: Final = Declaration(
+    "gateway_delivery_concurrency", _G,
+    "How many attempts may be under way now, over all workers: less than configured while a target "
+    "fails or is being spared.",
+    ("route", "target"),
+)  # fmt: skip
+DEPTH: Final = Declaration(
+    "gateway_delivery_queue_depth", _G,
+    "Events that are not settled yet for a target, by the store; those under way included.",
+    ("route", "target"), merge=Merge.MAX,
+)  # fmt: skip
+OLDEST: Final = Declaration(
+    "gateway_delivery_oldest_age_seconds", _G,
+    "The age of the oldest event that is not settled for a target (lag); 0 if there is none.",
+    ("route", "target"), merge=Merge.MAX,
+)  # fmt: skip
+HELD: Final = Declaration(
+    "gateway_delivery_letters_held", _G, "Dead letters that are kept.", ("route",), merge=Merge.MAX
+)
+REPLAYED: Final = Declaration(
+    "gateway_delivery_replayed_total", _C, "Dead letters that were sent on their way again.",
+    ("route", "target"),
+)  # fmt: skip
+OUTCOME: Final = Declaration(
+    "gateway_delivery_outcome_seconds", _H,
+    "From the acceptance of an event to its outcome for a target, by that: delivered or dead.",
+    ("route", "target", "outcome"), _SECONDS,
+)  # fmt: skip
+ATTEMPT_TIME: Final = Declaration(
+    "gateway_delivery_attempt_seconds", _H, "How long attempts took.", ("route", "target"), _SECONDS
+)  # fmt: skip
+
+AUDIT_DROPPED: Final = Declaration(
+    "gateway_audit_dropped_total", _C,
+    "Entries of the audit that were lost, because the store was away for too long.",
+)  # fmt: skip
+
+DELIVERY_FAMILIES: Final = (
+    ACCEPTED, ATTEMPTS, DEAD_LETTERS, IN_FLIGHT, PACE, DEPTH, OLDEST, HELD, REPLAYED, OUTCOME,
+    ATTEMPT_TIME, AUDIT_DROPPED,
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""delivery: a route whose requests are kept first, answered 202, and delivered then."""

@@ -1,0 +1,245 @@
+"""What can be said of an asynchronous route, and of the route that tells how far its events are."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+
+from gateway.config.base import Model, PolicyConfig
+from gateway.config.model_route import Method, PathTemplate
+from gateway.config.rates import SteadyRate
+from gateway.config.types import Count, Duration, Name, Secret, Timeout, refuse
+from gateway.delivery.mapping import BODY_ROOTS, Mapping
+from gateway.delivery.queue import CALLBACK
+from gateway.expressions import Expression, ExpressionError
+from gateway.request_key import KeyRule
+
+EVENT_ID = "event_id"
+
+
+def _expression(value: str) -> str:
+    try:
+        Expression(value, BODY_ROOTS)
+    except ExpressionError as error:
+        raise refuse("expression", str(error)) from None
+    return value
+
+
+def _template(value: Any) -> Any:
+    try:
+        Mapping(value)
+    except ExpressionError as error:
+        raise refuse("expression", str(error)) from None
+    return value
+
+
+Condition = Annotated[str, AfterValidator(_expression)]
+Template = Annotated[Any, AfterValidator(_template)]
+
+
+class TargetConfig(Model):
+    """Where a route's events go: one of several places, each of which succeeds or fails alone."""
+
+    name: Name | None = Field(
+        default=None,
+        description="Its name in metrics, audit and dead letters; that of its upstream if left "
+        "out.",
+    )
+    upstream: Name | None = Field(
+        default=None, description="The upstream; the route's own if left out."
+    )
+    path: PathTemplate | None = Field(
+        default=None,
+        description="The path to ask for, instead of the route's rewrite.path; it may use the "
+        "parameters of match.path.",
+    )
+    method: Method | None = Field(
+        default=None, description="The method; that of the event's request if left out."
+    )
+    when: Condition | None = Field(
+        default=None,
+        description="A CEL expression over request, params, claims, consumer and body: only events "
+        "that it holds for go there. One that it can't be asked of becomes a dead letter.",
+        examples=["body.total > 100"],
+    )
+    body: Template = Field(
+        default=None,
+        description="A JSON body to send instead of the event's: strings that begin with = are CEL "
+        "expressions.",
+        examples=[{"id": "=body.order_id", "source": "lockgate"}],
+    )
+
+    @model_validator(mode="after")
+    def _has_another_name(self) -> TargetConfig:
+        if (self.name or self.upstream) == CALLBACK:
+            raise refuse("name", f'"{CALLBACK}" is the target that is told at the end')
+        return self
+
+
+def _target(value: Any) -> Any:
+    return {"upstream": value} if isinstance(value, str) else value
+
+
+TargetEntry = Annotated[
+    TargetConfig, BeforeValidator(_target, json_schema_input_type=str | TargetConfig)
+]
+
+
+class BackoffConfig(Model):
+    """Waits that grow: base, then factor times as much each time, up to max."""
+
+    base: Timeout = Field(default=1.0, description="The wait before the second attempt.")
+    factor: float = Field(
+        default=2.0, ge=1, le=100, description="How much longer each next one is."
+    )
+    max: Timeout = Field(default=60.0, description="The longest wait.")
+    jitter: Literal["full", "none"] = Field(
+        default="full",
+        description="full draws each wait between zero and what it would be, so that events that "
+        "failed together do not come back together.",
+    )
+
+
+class DeadLetterConfig(Model):
+    """What is kept of events that were given up."""
+
+    retention: Timeout = Field(default=30 * 86400.0, description="How long they are kept.")
+    max: Count = Field(
+        default=1_000_000, description="How many of a route are kept; the oldest go first."
+    )
+    alert: bool = Field(
+        default=False, description="Tell telemetry.alerts.webhook of events that are given up."
+    )
+
+
+class CallbackConfig(Model):
+    """Who is told how an event ended, once all of its targets are settled."""
+
+    url: str = Field(
+        pattern=r"^https?://\S+$",
+        description="It gets a POST with the event's status as JSON, repeated like a delivery.",
+    )
+
+
+class SigningConfig(Model):
+    """Signatures by the Standard Webhooks specification, so that targets can prove the sender."""
+
+    secret: Secret | list[Secret] = Field(
+        description="The secret, whsec_ and base64 or any text. Of several each one signs, for "
+        "changing over. Give it by reference.",
+    )
+
+    @property
+    def secrets(self) -> list[str]:
+        """All of them, readable."""
+        given = self.secret if isinstance(self.secret, list) else [self.secret]
+        return [each.get_secret_value() for each in given]
+
+
+class DeliveryConfig(PolicyConfig):
+    """An asynchronous route: 202 once the event is durable, then it is delivered to each target."""
+
+    to: list[TargetEntry] = Field(
+        default=[],
+        description="The targets: names of upstreams, or mappings with more; the route's upstream "
+        "if left out.",
+        examples=[["orders", {"upstream": "crm", "path": "/inbox", "when": "body.total > 100"}]],
+    )
+    attempts: Count = Field(default=5, description="Attempts for each target, the first included.")
+    schedule: list[Duration] | None = Field(
+        default=None,
+        min_length=1,
+        description="The waits between attempts; the last one holds for all that follow.",
+        examples=[["1s", "5s", "30s", "5m"]],
+    )
+    backoff: BackoffConfig | None = Field(
+        default=None, description="Waits that grow, instead of a schedule. The default."
+    )
+    max_total: Timeout = Field(
+        default=86400.0,
+        description="After this long no attempt is made any more: the event has expired.",
+    )
+    ordered_by: str | None = Field(
+        default=None,
+        description="What events have in common that must be delivered one after another: "
+        "body.<field>, headers.<name>, query.<name>, params.<name>, or hash(...) of several. The "
+        "next one goes when the one before it was delivered or given up.",
+        examples=["body.order_id"],
+    )
+    concurrency: Count = Field(
+        default=20, description="Deliveries to one target at once, for each process."
+    )
+    rate: SteadyRate | None = Field(
+        default=None, description="The most to one target, over all gateways.", examples=["50/s"]
+    )
+    lease: Timeout = Field(
+        default=30.0,
+        ge=1,
+        description="How long a worker may be silent before others take over its events.",
+    )
+    keep: Timeout = Field(
+        default=3600.0,
+        description="How long the status of a delivered event can be asked for. Its body is let go "
+        "of at once.",
+    )
+    dead_letter: DeadLetterConfig = Field(
+        default_factory=DeadLetterConfig, description="What is kept of events that were given up."
+    )
+    callback: CallbackConfig | None = Field(
+        default=None, description="Who is told how an event ended."
+    )
+    sign: SigningConfig | None = Field(
+        default=None, description="Sign what is sent, by the Standard Webhooks specification."
+    )
+    credentials: Literal["drop", "keep"] = Field(
+        default="drop",
+        description="drop keeps the fields of telemetry.redact.headers (authorization, cookies, "
+        "API keys) out of the store, and so from the targets; keep stores and sends them.",
+    )
+    status: PathTemplate | None = Field(
+        default=None,
+        description="The path that tells how far an event is; it has the parameter {event_id}. If "
+        "left out, the route's own path and /{event_id} behind it. null: none.",
+        examples=["/events/{event_id}"],
+    )
+    wait: Duration = Field(
+        default=30.0,
+        description="The longest wait for the outcome that a sender may ask for with Prefer: "
+        "wait=seconds.",
+    )
+
+    @property
+    def upstreams(self) -> list[str]:
+        """The upstreams of the targets; an empty name stands for the route's own."""
+        return [each.upstream or "" for each in self.to] or [""]
+
+    @field_validator("ordered_by")
+    @classmethod
+    def _order_is_a_rule(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            if KeyRule(value).from_header:
+                raise ValueError("expected body.field, headers.Name, query.name or params.name")
+        except ValueError as error:
+            raise refuse("ordered_by", str(error)) from None
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> DeliveryConfig:
+        if self.schedule is not None and self.backoff is not None:
+            raise refuse("delivery", "schedule and backoff can't both be given")
+        names = [each.name or each.upstream or "" for each in self.to]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise refuse("to", "two targets have the same name", "give one of them a name")
+        if self.status is not None and self.status.count("{" + EVENT_ID + "}") != 1:
+            raise refuse("status", "expected a path with {event_id}")
+        return self
+
+
+class StatusConfig(PolicyConfig):
+    """The route that tells how far the events of another route are."""
+
+    of: str = Field(description="The asynchronous route.")

@@ -1,0 +1,135 @@
+"""From the configuration of an asynchronous route to the plans of its lanes and its intake."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.delivery.callback import CallbackTarget
+from gateway.delivery.dispatcher import Dispatcher, dispatcher_of
+from gateway.delivery.intake import Intake, IntakeOptions, Receiver
+from gateway.delivery.mapping import BODY_ROOTS, Mapping
+from gateway.delivery.outcome import RetryRule
+from gateway.delivery.plan import LanePlan
+from gateway.delivery.queue import CALLBACK, NO_RATE, PATIENCE_S, Lane, Rate
+from gateway.delivery.sign import Signer
+from gateway.delivery.target import CallOptions, HttpTarget, Target
+from gateway.errors import ConfigError
+from gateway.expressions import Expression
+from gateway.observability.trace import IdSource
+from gateway.policies.base import BuildContext
+from gateway.policies.delivery.config import DeliveryConfig, TargetConfig
+from gateway.request_key import KeyRule
+
+# A delivery is repeated by its own rule, which is durable; nobody waits for a faster answer.
+_WITHOUT: Final = ("retry", "hedge")
+
+
+def open_dispatcher(context: BuildContext) -> Dispatcher:
+    """The dispatcher of this store, the same one for all routes."""
+    return dispatcher_of(
+        context.config,
+        context.store(PATIENCE_S),
+        context.shared,
+        context.clock,
+        context.random,
+        context.metrics,
+    )
+
+
+def build_plans(
+    config: DeliveryConfig, context: BuildContext, dispatcher: Dispatcher
+) -> list[LanePlan]:
+    """One plan for each target, and one for the callback. Raises ConfigError."""
+    signer = _signer(config)
+    plans = []
+    for position, each in enumerate(_targets(config)):
+        name = name_of(each, context)
+        target = _http_target(each, position, context, signer)
+        plans.append(_plan(name, target, config, context))
+    if config.callback is not None:
+        told = CallbackTarget(
+            config.callback.url, context.http(), dispatcher.queue, signer, context.clock
+        )
+        plans.append(_plan(CALLBACK, told, config, context))
+    return plans
+
+
+def build_intake(config: DeliveryConfig, context: BuildContext, dispatcher: Dispatcher) -> Intake:
+    """What keeps the route's events. Raises ConfigError."""
+    secret = context.telemetry.redact.headers if config.credentials == "drop" else []
+    options = IntakeOptions(
+        route=context.route,
+        receivers=[
+            Receiver(
+                name_of(each, context), Expression(each.when, BODY_ROOTS) if each.when else None
+            )
+            for each in _targets(config)
+        ],
+        ordered_by=KeyRule(config.ordered_by) if config.ordered_by else None,
+        secret_fields=frozenset(name.lower().encode("latin-1") for name in secret),
+        callback=CALLBACK if config.callback is not None else "",
+        keep=config.keep,
+    )
+    return Intake(options, dispatcher, context.clock.wall)
+
+
+def name_of(target: TargetConfig, context: BuildContext) -> str:
+    """The name of a target in queues, metrics and dead letters."""
+    return target.name or target.upstream or context.upstream
+
+
+def _targets(config: DeliveryConfig) -> list[TargetConfig]:
+    return config.to or [TargetConfig()]
+
+
+def _http_target(
+    config: TargetConfig, position: int, context: BuildContext, signer: Signer | None
+) -> Target:
+    upstream = config.upstream or context.upstream
+    if not upstream:
+        raise ConfigError("names no upstream, and the route has none", f"to[{position}]")
+    field = f"to[{position}].upstream"
+    send = context.forward_to("delivery", field, upstream, _WITHOUT, path=config.path)
+    ids: IdSource = context.shared(("trace ids",), lambda: IdSource(context.random))
+    mapping = Mapping(config.body) if config.body is not None else None
+    options = CallOptions(method=config.method or "", mapping=mapping, signer=signer)
+    return HttpTarget(send, options, context.clock, ids)
+
+
+def _signer(config: DeliveryConfig) -> Signer | None:
+    if config.sign is None:
+        return None
+    try:
+        return Signer(config.sign.secrets)
+    except ValueError as error:
+        raise ConfigError(str(error), "sign.secret") from None
+
+
+def _plan(name: str, target: Target, config: DeliveryConfig, context: BuildContext) -> LanePlan:
+    backoff = config.backoff
+    rule = RetryRule(attempts=config.attempts, max_total=config.max_total)
+    if config.schedule is not None:
+        rule = RetryRule(config.attempts, config.max_total, schedule=tuple(config.schedule))
+    elif backoff is not None:
+        rule = RetryRule(
+            config.attempts,
+            config.max_total,
+            base=backoff.base,
+            factor=backoff.factor,
+            longest=backoff.max,
+            jitter=backoff.jitter == "full",
+        )
+    rate = NO_RATE
+    if config.rate is not None:
+        every = config.rate.period_us / config.rate.count / 1_000_000
+        # What a second allows may come at once, and at least one.
+        rate = Rate(every, max(1, round(1 / every)) if every < 1 else 1)
+    return LanePlan(
+        lane=Lane(context.route, name),
+        target=target,
+        rule=rule,
+        concurrency=config.concurrency,
+        rate=rate,
+        lease=config.lease,
+        keep=config.keep,
+    )

@@ -1,0 +1,66 @@
+-- Keeps an event and puts it into the queue of each of its targets, or names the event that was first.
+-- KEYS[1]  the base of all keys of the queues; what is built from it here shares its hash tag.
+-- ARGV     1 id   2 head   3 body   4 name to tell repetitions by, or ''   5 how long that is known, ms
+--          6 'callback' or ''   7 audit record or ''   8 correlation id   9 audit retention, ms
+--          10 how long a settled event is kept, ms   11 what all repetitions must have in common
+--          12 route
+--          then for each target: name, state, delay in ms or dead letter's member, order digest or '',
+--          record. States: q queued, w waiting for its time, x dead from the beginning, n not wanted.
+-- Returns  false once the event is kept, otherwise "id common" of the first event of that name.
+local base = KEYS[1]
+local id, seen = ARGV[1], ARGV[4]
+if seen ~= '' then
+  local first = redis.call('GET', base .. 'seen:' .. seen)
+  if first then return first end
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local event = base .. 'event:' .. id
+local route = ARGV[12]
+if seen ~= '' then redis.call('SET', base .. 'seen:' .. seen, id .. ' ' .. ARGV[11], 'PX', ARGV[5]) end
+redis.call('HSET', event, 'head', ARGV[2], 'body', ARGV[3], 'at', now)
+local open, dead = 0, 0
+for i = 13, #ARGV, 5 do
+  local target, state, due, order, record = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+  local lane = route .. '/' .. target
+  if state == 'x' then
+    dead = dead + 1
+    redis.call('ZADD', base .. 'dead:' .. route, now, due)
+    redis.call('HSET', event, 'x:' .. target, due)
+  elseif state ~= 'n' then
+    open = open + 1
+    redis.call('ZADD', base .. 'open:' .. lane, now, id)
+    local turn = 1
+    if order ~= '' then
+      turn = redis.call('RPUSH', base .. 'order:' .. lane .. ':' .. order, id)
+      redis.call('HSET', event, 'o:' .. target, order)
+    end
+    if turn > 1 then
+      state = 'o'
+    elseif state == 'w' then
+      redis.call('ZADD', base .. 'later:' .. lane, now + due, id)
+    else
+      redis.call('XADD', base .. 'ready:' .. lane, '*', 'e', id)
+    end
+  end
+  redis.call('HSET', event, 't:' .. target, record, 's:' .. target, state)
+end
+redis.call('HSET', event, 'open', open, 'dead', dead)
+if ARGV[6] ~= '' then redis.call('HSET', event, 'callback', ARGV[6]) end
+if open == 0 then
+  if ARGV[6] ~= '' then
+    redis.call('HSET', event, 's:' .. ARGV[6], 'q')
+    redis.call('XADD', base .. 'ready:' .. route .. '/' .. ARGV[6], '*', 'e', id)
+    redis.call('ZADD', base .. 'open:' .. route .. '/' .. ARGV[6], now, id)
+  elseif dead == 0 then
+    redis.call('HDEL', event, 'body')
+    redis.call('PEXPIRE', event, ARGV[10])
+  end
+end
+redis.call('SADD', base .. 'routes', route)
+if ARGV[7] ~= '' then
+  local at = redis.call('XADD', base .. 'audit', 'MINID', '~', now - ARGV[9], '*', 'r', ARGV[7])
+  redis.call('RPUSH', base .. 'trail:' .. ARGV[8], at)
+  redis.call('PEXPIRE', base .. 'trail:' .. ARGV[8], ARGV[9])
+end
+return false
