@@ -67,6 +67,8 @@ class Dispatcher:
         self._channel: Channel | None = None
         self._started = False
         self._stop_by = 0.0
+        self._withdrawn_at = 0.0
+        self._halted = False
         # Another one for each start: what a process held before it died is not this one's.
         consumer = f"worker-{secrets.token_hex(6)}"
         self._means = Means(self.queue, journal, clock, random, metrics, consumer, self._settled)
@@ -93,13 +95,21 @@ class Dispatcher:
             await worker.finish(plan, _HANDOVER_S)
             return
         now = self.clock.monotonic()
-        if self._stop_by < now:
+        if not self._halted and now > self._withdrawn_at + 1.0:
             # Plans that are withdrawn one after another share the time.
             self._stop_by = now + _GRACE_S
         await worker.stop()
-        await worker.finish(plan, max(0.0, self._stop_by - now))
+        await worker.finish(plan, max(0.0, self._stop_by - self.clock.monotonic()))
+        self._withdrawn_at = self.clock.monotonic()
         if not worker.plans and self._lanes.get(plan.lane) is worker:
             del self._lanes[plan.lane]
+
+    def halt(self) -> None:
+        """Take nothing more, for the process ends: what is under way has some seconds left."""
+        self._halted = True
+        self._stop_by = self.clock.monotonic() + _GRACE_S
+        for worker in self._lanes.values():
+            worker.halt(_GRACE_S)
 
     def lanes(self) -> list[Lane]:
         """Those that are configured."""
@@ -181,15 +191,17 @@ class Dispatcher:
     async def _listen(self, channel: Channel) -> None:
         """Wake lanes for what came in elsewhere."""
         while True:
-            idle = {
-                self.queue.key("ready", lane.name): worker
-                for lane, worker in self._lanes.items()
-                if worker.idle_since is not None
-            }
+            idle: dict[bytes, LaneWorker] = {}
+            newest: list[bytes] = []
+            for lane, worker in self._lanes.items():
+                if worker.idle_since is not None:
+                    newest += worker.idle_since
+                    idle[self.queue.key("ready", lane.name)] = worker
+                    # What another process gave back when it stopped.
+                    idle[self.queue.key("again", lane.name)] = worker
             if not idle:
                 await asyncio.sleep(_BLOCK_MS / 1000)
                 continue
-            newest = [worker.idle_since or b"$" for worker in idle.values()]
             try:
                 found = await channel.call(
                     "XREAD", "COUNT", 1, "BLOCK", _BLOCK_MS, "STREAMS", *idle, *newest, timeout=5.0

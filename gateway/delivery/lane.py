@@ -17,8 +17,9 @@ from gateway.delivery.attempt import Attempt, Desk
 from gateway.delivery.event import Event, Record, decode_head, decode_record
 from gateway.delivery.pace import Pace
 from gateway.delivery.plan import LanePlan, LaneSeries, Means
-from gateway.delivery.queue import Lane, Taken
+from gateway.delivery.queue import Batch, Lane, Taken
 from gateway.errors import StoreError
+from gateway.store.base import ReplyError
 
 logger = logging.getLogger("gateway.delivery")
 
@@ -35,12 +36,14 @@ class LaneWorker:
     def __init__(self, lane: Lane, means: Means) -> None:
         self.lane = lane
         self.plans: list[LanePlan] = []
-        self.idle_since: bytes | None = None
+        self.idle_since: tuple[bytes, bytes] | None = None
         self._means = means
         self._wake = asyncio.Event()
         self._pace = Pace(1)
         self._running: dict[asyncio.Task[None], tuple[LanePlan, Taken]] = {}
         self._loop: asyncio.Task[None] | None = None
+        # The loop that takes events runs as long as this is what it began with.
+        self._run = 0
         self._claimed_at = 0.0
         self._renewed_at = 0.0
         self._series = LaneSeries(lane, means.metrics)
@@ -48,7 +51,8 @@ class LaneWorker:
     def start(self) -> None:
         """Begin, or go on with another plan. Idempotent."""
         if self._loop is None:
-            self._loop = asyncio.get_running_loop().create_task(self._work())
+            self._run += 1
+            self._loop = asyncio.get_running_loop().create_task(self._work(self._run))
         self.wake()
 
     def wake(self) -> None:
@@ -62,50 +66,73 @@ class LaneWorker:
 
     async def finish(self, plan: LanePlan, grace: float) -> None:
         """Wait until what was begun with this plan has ended, at most `grace` seconds; what goes on
-        longer is cancelled, and stays in the queue.
+        longer is cancelled, and goes back into the queue.
         """
-        tasks = [task for task, (its, _) in self._running.items() if its is plan]
+        until = self._means.clock.monotonic() + grace
+        tasks = {task for task, (its, _) in self._running.items() if its is plan}
+        while tasks and (left := until - self._means.clock.monotonic()) > 0:
+            _, tasks = await asyncio.wait(tasks, timeout=min(left, plan.lease / 3))
+            try:
+                await self._renew(self._means.clock.monotonic(), plan.lease)
+            except StoreError:
+                break
+        for task in tasks:
+            task.cancel()
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=grace)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+            await asyncio.wait(tasks)
+
+    def halt(self, grace: float) -> None:
+        """Take nothing more; what goes on for `grace` seconds is cancelled, whatever its plan."""
+        self._run += 1
+        self._wake.set()
+        asyncio.get_running_loop().call_later(grace, self._cancel_all)
+
+    def _cancel_all(self) -> None:
+        for task in self._running:
+            task.cancel()
 
     async def stop(self) -> None:
-        """Take nothing more."""
+        """Take nothing more. What was asked for is waited for: it would be held by nobody."""
         loop, self._loop = self._loop, None
         if loop is not None:
-            loop.cancel()
+            self._run += 1
+            self._wake.set()
             await asyncio.wait({loop})
 
     # Taking.
 
-    async def _work(self) -> None:
+    async def _work(self, run: int) -> None:
         failures = 0
-        while True:
+        while run == self._run:
             try:
-                await self._turn()
+                await self._turn(run)
                 failures = 0
-            except StoreError:
-                # The store says by itself that it is away.
+            except StoreError as error:
+                self._say(error)
                 pause = min(_STORE_LAST_S, _STORE_FIRST_S * 2 ** min(failures, 10))
                 failures += 1
-                await asyncio.sleep(pause * (0.5 + self._means.random.random() / 2))
+                await self._pause(run, pause * (0.5 + self._means.random.random() / 2))
             except Exception:
                 logger.exception("a lane failed", extra={"lane": self.lane.name})
-                await asyncio.sleep(1.0)
+                await self._pause(run, 1.0)
 
-    async def _turn(self) -> None:
+    def _say(self, error: StoreError) -> None:
+        # The store says by itself that it is away, but not that it does not like what it is asked.
+        if isinstance(error, ReplyError) and not error.unavailable:
+            logger.error(
+                "the store refused a step", extra={"lane": self.lane.name, "reply": error.reply}
+            )
+
+    async def _turn(self, run: int) -> None:
         """Take what there is room for, or wait until there may be something."""
         self._wake.clear()
         means, pace = self._means, self._pace
         now = means.clock.monotonic()
-        await self._renew(now)
         plan = self.plans[-1] if self.plans else None
         if plan is None:
             await self._wait(_LOOK_S)
             return
+        await self._renew(now, plan.lease)
         if pace.limit != plan.concurrency:
             self._pace = pace = Pace(plan.concurrency)
         self._series.pace(pace.allowed)
@@ -118,10 +145,19 @@ class LaneWorker:
         if now - self._claimed_at >= plan.lease / 3:
             self._claimed_at, lease = now, plan.lease
         batch = await means.queue.take(self.lane, means.consumer, room, lease=lease, rate=plan.rate)
+        if run != self._run:
+            for taken in batch.events:
+                await means.queue.settle(self.lane, taken, "later", None, delay=0.0)
+            return
+        # Replaced meanwhile: what is not begun with the old one need not be waited for.
+        plan = self.plans[-1] if self.plans else plan
         for taken in batch.events:
             self._begin(plan, taken)
-        if len(batch.events) == room:
-            return
+        if len(batch.events) < room:
+            await self._rest(batch, plan)
+
+    async def _rest(self, batch: Batch, plan: LanePlan) -> None:
+        """Wait until there may be more than what was given."""
         pause = min(_LOOK_S, plan.lease / 3)
         if batch.due is not None:
             # A millisecond more, because both sides round.
@@ -140,10 +176,17 @@ class LaneWorker:
         except TimeoutError:
             pass
 
-    async def _renew(self, now: float) -> None:
-        if not self._running or not self.plans:
+    async def _pause(self, run: int, seconds: float) -> None:
+        """Wait, whatever comes in meanwhile, but not if it is time to stop."""
+        until = self._means.clock.monotonic() + seconds
+        while run == self._run and (left := until - self._means.clock.monotonic()) > 0:
+            self._wake.clear()
+            await self._wait(left)
+
+    async def _renew(self, now: float, lease: float) -> None:
+        if not self._running:
             self._renewed_at = now
-        elif now - self._renewed_at >= self.plans[-1].lease / 3:
+        elif now - self._renewed_at >= lease / 3:
             self._renewed_at = now
             entries = [taken.entry for _, taken in self._running.values()]
             await self._means.queue.renew(self.lane, self._means.consumer, entries)
@@ -164,20 +207,19 @@ class LaneWorker:
             logger.error("an attempt broke off", exc_info=error, extra={"lane": self.lane.name})
 
     async def _deliver(self, plan: LanePlan, taken: Taken) -> None:
-        record = Record()
         try:
             record = decode_record(taken.record)
             event = Event(taken.id, decode_head(taken.head), taken.body, taken.accepted_at)
         except msgspec.MsgspecError:
             # Written by a gateway that knows more than this one. It stays, for that one to take.
             logger.error("an event can't be read", extra={"event": taken.id})
-            await self._settle(plan, taken, record, "later", delay=60.0)
+            await self._settle(plan, taken, None, "later", delay=60.0)
             return
         desk = Desk(self._means, self._series, self._pace, self._settle)
         await Attempt(desk, plan, taken, event, record).run()
 
     async def _settle(
-        self, plan: LanePlan, taken: Taken, record: Record, verdict: str, **how: object
+        self, plan: LanePlan, taken: Taken, record: Record | None, verdict: str, **how: object
     ) -> bool:
         """Write it down, however long the store is away: what was done must not be done again."""
         pause = _STORE_FIRST_S
@@ -186,6 +228,7 @@ class LaneWorker:
                 return await self._means.queue.settle(
                     self.lane, taken, verdict, record, keep=plan.keep, **how
                 )
-            except StoreError:
+            except StoreError as error:
+                self._say(error)
                 await asyncio.sleep(pause * (0.5 + self._means.random.random() / 2))
                 pause = min(_STORE_LAST_S, pause * 2)
