@@ -117,7 +117,8 @@ class Link:
         """
         if self._refusing:
             raise failure(self._refusing, sent=False)
-        command = encode_script(*script)
+        it, keys, args = script
+        command = encode_script(it, keys, args)
         future = self._new_future()
         self._append(command, future, at, script)
         return future
