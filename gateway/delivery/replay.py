@@ -240,7 +240,7 @@ class Replay:
             return
         rejection = await plan.review(exchange_of(head, body))
         if rejection is not None:
-            wrong = rejection.extensions.get("errors", "") if rejection.extensions else ""
+            wrong = rejection.extensions.get("violations")
             why = msgspec.json.encode(wrong).decode()[:300] if wrong else rejection.detail
             raise _Skipped("invalid", f"{rejection.kind.code}: {why}")
 
