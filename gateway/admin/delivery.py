@@ -57,7 +57,7 @@ def _endpoint(control: Control, name: str) -> Callable[[Request], Awaitable[Resp
         if request.method == "POST":
             try:
                 params |= msgspec.json.decode(await request.body() or b"{}", type=dict[str, Any])
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, RecursionError) as error:
                 return problem(400, "invalid_body", "The body is no JSON object", f"{error}.")
             by = _who(request, params.pop("by", ""))
         params |= request.path_params
