@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -72,8 +73,7 @@ class LaneWorker:
                 await self._renew(self._means.clock.monotonic(), plan.lease)
             except StoreError:
                 break
-        for task in tasks:
-            task.cancel()
+        _cancel(tasks)
         if tasks:
             await asyncio.wait(tasks)
 
@@ -81,11 +81,7 @@ class LaneWorker:
         """Take nothing more; what goes on for `grace` seconds is cancelled, whatever its plan."""
         self._run += 1
         self._wake.set()
-        asyncio.get_running_loop().call_later(grace, self._cancel_all)
-
-    def _cancel_all(self) -> None:
-        for task in self._running:
-            task.cancel()
+        asyncio.get_running_loop().call_later(grace, lambda: _cancel(self._running))
 
     async def stop(self) -> None:
         """Take nothing more. What was asked for is waited for: it would be held by nobody."""
@@ -228,3 +224,10 @@ class LaneWorker:
                 self._say(error)
                 await asyncio.sleep(pause * (0.5 + self._means.random.random() / 2))
                 pause = min(_STORE_LAST_S, pause * 2)
+
+
+def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    for task in list(tasks):
+        # Once: a second time would keep it from giving back what it holds.
+        if not task.cancelling():
+            task.cancel()
