@@ -21,14 +21,14 @@ from gateway.errors import ErrorCode
 from gateway.message import Headers, RawHeaders
 from gateway.policies.auth.fields import IdentityFields
 from gateway.policies.base import Guard, Policy
-from gateway.policies.catalog import BUILTIN
+from gateway.policies.catalog import BUILTIN, config_key
 from gateway.policies.terminal import Forward, refusal_of
 from gateway.routing.path import PathError, normalise
 from gateway.routing.table import host_name
 from gateway.runtime import CompiledRoute, Runtime, Snapshot
 from gateway.snapshot import Way
 
-_BUILTIN: Final = frozenset({*(policy.name for policy in BUILTIN), IdentityFields.name})
+_BUILTIN: Final = frozenset({*BUILTIN, IdentityFields.name})
 
 
 def route_infos(snapshot: Snapshot) -> list[RouteInfo]:
@@ -69,7 +69,7 @@ def _way_info(configuration: Configuration, way: Way) -> WayInfo:
 def _policy_info(
     configuration: Configuration, policy: Policy, configs: Mapping[str, Any]
 ) -> PolicyInfo:
-    config = configs.get(policy.config_of or policy.name)
+    config = configs.get(config_key(policy.name))
     dumped: Any = config.model_dump(mode="json") if isinstance(config, BaseModel) else {}
     # A credential may stand in any string, such as a header that is set: what came from a
     # reference is shown as the reference.
