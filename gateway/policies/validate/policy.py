@@ -60,6 +60,12 @@ class ValidatePolicy(Policy):
         if config.checks_requests:
             check = RequestGuard(find, _limit(context), context.server.timeouts.body_idle)
             check.quarantines = _quarantines(config, context)
+        if _is_asynchronous(context):
+            # What the client gets is the gateway's own answer, of which no contract speaks.
+            if check is None or config.response is not None:
+                message = "an asynchronous route answers by itself: only requests can be checked"
+                raise ConfigError(message, "response")
+            return check
         if not config.checks_responses and check is not None:
             return check
         report = context.metrics.route(context.route).report
@@ -69,11 +75,16 @@ class ValidatePolicy(Policy):
 def _quarantines(config: ValidateConfig, context: BuildContext) -> bool:
     if config.on_invalid != "quarantine":
         return False
-    route = context.config.routes_by_name.get(context.route)
-    if route is None or "delivery" not in route.policies:
+    if not _is_asynchronous(context):
         message = "quarantine needs delivery, which keeps what is invalid"
         raise ConfigError(message, "on_invalid")
-    return True
+    # Reported, they pass as if they were valid.
+    return config.mode != "report"
+
+
+def _is_asynchronous(context: BuildContext) -> bool:
+    route = context.config.routes_by_name.get(context.route)
+    return route is not None and "delivery" in route.policies
 
 
 def _limit(context: BuildContext) -> int:

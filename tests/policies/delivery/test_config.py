@@ -26,6 +26,26 @@ routes:
 {lines}
 """
 DELIVERY = "routes[0].delivery"
+PLUGIN = """
+from pydantic import BaseModel
+from gateway.plugin import Guard
+
+
+class Config(BaseModel):
+    pass
+
+
+class Stop(Guard):
+    name = "stop"
+    Config = Config
+
+    @classmethod
+    def build(cls, config, context):
+        return cls()
+
+    def check(self, exchange):
+        return None
+"""
 
 
 async def build(
@@ -183,6 +203,35 @@ async def test_quarantine_needs_delivery(tmp_path: Path) -> None:
     """Nobody else would keep what is invalid."""
     with pytest.raises(ConfigError, match="quarantine needs delivery"):
         await build(tmp_path, "null", "    validate: {request: {body: {}}, on_invalid: quarantine}")
+
+
+@pytest.mark.parametrize(
+    ("lines", "fits"),
+    [
+        ("{request: {body: {}}}", True),
+        ("{request: {body: {}}, response: {body: {}}}", False),
+        ("{response: {body: {}}}", False),
+    ],
+)
+async def test_answers_are_its_own(tmp_path: Path, lines: str, fits: bool) -> None:
+    """There is no answer of an upstream that a contract could speak of."""
+    if fits:
+        await build(tmp_path, "{}", f"    validate: {lines}")
+        return
+    with pytest.raises(ConfigError, match=r"validate\.response: an asynchronous route answers by"):
+        await build(tmp_path, "{}", f"    validate: {lines}")
+
+
+async def test_plugins_guard_what_is_accepted(tmp_path: Path) -> None:
+    """One without an anchor stands before delivery, on the status route too."""
+    (tmp_path / "stop.py").write_text(PLUGIN)
+    lines = ["    plugins: [{use: stop}]", "plugins: [stop.py]"]
+    snapshot = await build(tmp_path, "{}", *lines)
+    for route in snapshot.routes:
+        names = [policy.name for policy in route.policies]
+        assert names[-2:] == ["stop", names[-1]]
+        assert names[-1].startswith("delivery")
+    assert all(policy.name != "stop" for way in snapshot.routes[0].ways for policy in way.policies)
 
 
 async def test_explain_says_where_events_go(tmp_path: Path) -> None:
