@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -23,7 +24,7 @@ from tests.e2e.deliveries import (
 )
 from tests.run.gateway_process import gateway as gateway_process
 from tests.store.servers import stopped
-from tests.support.gateway import eventually, run_gateway, within
+from tests.support.gateway import RunningGateway, eventually, run_gateway, within
 from tests.support.inbox import Inbox, status
 from tests.support.scripted import ScriptedUpstream
 
@@ -46,6 +47,10 @@ async def all_delivered(inbox: Inbox, events: list[str]) -> None:
     async with asyncio.timeout(20):
         while not set(events) <= set(inbox.field("x-lockgate-event")):
             await asyncio.sleep(0.01)
+
+
+def is_busy(gateway: RunningGateway) -> bool:
+    return rows(gateway, "in_flight") == 1
 
 
 async def until_accepted(client: httpx.AsyncClient) -> str:
@@ -204,11 +209,8 @@ async def test_a_route_is_removed_and_comes_back(tmp_path: Path) -> None:
         assert (await settled(client, event))["state"] == "delivered"
 
 
-async def test_a_graceful_stop_gives_back_what_is_under_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_graceful_stop_gives_back_what_is_under_way(tmp_path: Path) -> None:
     """Others deliver it at once, by the same key, without waiting for the lease."""
-    monkeypatch.setattr("gateway.delivery.dispatcher._GRACE_S", 0.05)
     inbox = Inbox()
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -240,6 +242,53 @@ async def test_a_graceful_stop_gives_back_what_is_under_way(
         await clean(store)
 
 
+async def test_a_drain_lets_attempts_end(tmp_path: Path) -> None:
+    """Within its time; nothing new is begun, and what takes longer goes back."""
+    inbox = Inbox()
+    async with (
+        store_in(tmp_path) as store,
+        ScriptedUpstream(inbox) as upstream,
+        run_gateway(tmp_path, config(upstream, store, "{concurrency: 1}")) as gateway,
+        gateway.client() as client,
+        queue_of(store) as queue,
+    ):
+        inbox.go.clear()
+        first, second = [(await send(client))["event_id"] for _ in range(2)]
+        await inbox.until(1)
+        drain = asyncio.create_task(gateway.plane.drain(9.0, asyncio.Event()))
+        (dispatcher,) = (each for _, each in gateway.runtime.known("delivery"))
+        await eventually(lambda: dispatcher._halted)
+        inbox.go.set()
+        await within(drain)
+        assert (await queue.fields(first))[b"s:api"] == b"d"
+        assert (await queue.fields(second))[b"s:api"] == b"q"
+        assert len(inbox.got) == 1
+
+
+async def test_a_drain_has_its_time_and_an_end(tmp_path: Path) -> None:
+    """What does not end within it is given back; a second signal to stop ends the waiting."""
+    inbox = Inbox()
+    inbox.go.clear()
+    for name, seconds, force in (("a", 0.05, False), ("b", 9.0, True)):
+        (tmp_path / name).mkdir()
+        async with (
+            store_in(tmp_path / name) as store,
+            ScriptedUpstream(inbox) as upstream,
+            queue_of(store) as queue,
+            run_gateway(tmp_path / name, config(upstream, store)) as gateway,
+        ):
+            async with gateway.client() as client:
+                event = (await send(client))["event_id"]
+            await eventually(partial(is_busy, gateway))
+            forced = asyncio.Event()
+            if force:
+                forced.set()
+            async with asyncio.timeout(5):
+                await gateway.plane.drain(seconds, forced)
+                await gateway.plane.aclose()
+            assert (await queue.fields(event))[b"s:api"] == b"q"
+
+
 async def test_idle_gateways_hear_of_what_is_given_back(tmp_path: Path) -> None:
     """At once, though they had looked already and wait for new events."""
     inbox = Inbox()
@@ -268,7 +317,6 @@ async def test_a_stop_while_the_store_is_gone_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing can be given back; it is not waited for."""
-    monkeypatch.setattr("gateway.delivery.dispatcher._GRACE_S", 0.05)
     monkeypatch.setattr("gateway.delivery.attempt._RELEASE_S", 0.05)
     inbox = Inbox()
     async with store_in(tmp_path) as store, ScriptedUpstream(inbox) as upstream:
@@ -281,11 +329,8 @@ async def test_a_stop_while_the_store_is_gone_is_bounded(
             await within(gateway.plane.aclose())
 
 
-async def test_a_stop_does_not_wait_for_a_retired_configuration(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_stop_does_not_wait_for_a_retired_configuration(tmp_path: Path) -> None:
     """What that one began may go on for minutes, but not when the process ends."""
-    monkeypatch.setattr("gateway.delivery.dispatcher._GRACE_S", 0.05)
     inbox = Inbox()
     async with store_in(tmp_path) as store, ScriptedUpstream(inbox) as upstream:
         async with (
