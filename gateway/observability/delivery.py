@@ -21,8 +21,8 @@ ACCEPTED: Final = Declaration(
 ATTEMPTS: Final = Declaration(
     "gateway_delivery_attempts_total", _C,
     "Attempts to deliver, by how they ended: delivered, retried, dead, paused (the target is being "
-    "spared; not counted as an attempt of the event), resumed (a flow that waits), released (the "
-    "gateway stopped) or stale (somebody else had taken over).",
+    "spared; not counted as an attempt of the event), resumed (a flow that waits, or tries a step "
+    "again), released (the gateway stopped) or stale (somebody else had taken over).",
     ("route", "target", "result"),
 )  # fmt: skip
 DEAD_LETTERS: Final = Declaration(
@@ -56,6 +56,18 @@ REPLAYED: Final = Declaration(
     "gateway_delivery_replayed_total", _C, "Dead letters that were sent on their way again.",
     ("route", "target"),
 )  # fmt: skip
+DISCARDED: Final = Declaration(
+    "gateway_delivery_discarded_total", _C,
+    "Dead letters that were thrown away: purged by somebody, kept long enough (retention), or more "
+    "than dead_letter.max (max).",
+    ("route", "cause"),
+)  # fmt: skip
+ALERTS: Final = Declaration(
+    "gateway_delivery_alerts_total", _C,
+    "Alerts of dead letters to telemetry.alerts.webhook: sent, or failed (not taken after some "
+    "tries).",
+    ("route", "result"),
+)  # fmt: skip
 OUTCOME: Final = Declaration(
     "gateway_delivery_outcome_seconds", _H,
     "From the acceptance of an event to its outcome for a target, by that: delivered or dead.",
@@ -64,6 +76,16 @@ OUTCOME: Final = Declaration(
 ATTEMPT_TIME: Final = Declaration(
     "gateway_delivery_attempt_seconds", _H, "How long attempts took.", ("route", "target"), _SECONDS
 )  # fmt: skip
+STEPS: Final = Declaration(
+    "gateway_delivery_steps_total", _C,
+    "Attempts at steps of flows, by how they ended: done, skipped, waiting, retried, failed, "
+    "expired, compensated, compensation_retried or compensation_failed.",
+    ("route", "step", "result"),
+)  # fmt: skip
+STEP_TIME: Final = Declaration(
+    "gateway_delivery_step_seconds", _H, "How long calls of flows took, compensations included.",
+    ("route", "step"), _SECONDS,
+)  # fmt: skip
 
 AUDIT_DROPPED: Final = Declaration(
     "gateway_audit_dropped_total", _C,
@@ -71,6 +93,6 @@ AUDIT_DROPPED: Final = Declaration(
 )  # fmt: skip
 
 DELIVERY_FAMILIES: Final = (
-    ACCEPTED, ATTEMPTS, DEAD_LETTERS, IN_FLIGHT, PACE, DEPTH, OLDEST, HELD, REPLAYED, OUTCOME,
-    ATTEMPT_TIME, AUDIT_DROPPED,
+    ACCEPTED, ATTEMPTS, DEAD_LETTERS, IN_FLIGHT, PACE, DEPTH, OLDEST, HELD, REPLAYED, DISCARDED,
+    ALERTS, OUTCOME, ATTEMPT_TIME, STEPS, STEP_TIME, AUDIT_DROPPED,
 )  # fmt: skip

@@ -93,7 +93,7 @@ class BuildContext:
     `forward_to(policy, field, upstream)` is what stands further in than `policy`, made once more
     for another upstream, which the policy's field names: as if the route had that upstream, so with
     its timeouts, breaker and credentials. Policies named in `without` are left out of it; `path`
-    stands in place of the route's rewrite.path.
+    stands in place of the route's rewrite.path, an empty one for the path that the request has.
     """
 
     route: str
@@ -137,6 +137,22 @@ class BuildContext:
 
         client: ControlClient = self.shared(("control client",), ControlClient)
         return client
+
+
+class Judge(Protocol):
+    """What a policy knows of a route's requests that others want to ask about an event again."""
+
+    async def review(self, exchange: Exchange) -> Rejection | None:
+        """What is wrong with the request; None if nothing is."""
+        ...
+
+
+def judge_key(context: BuildContext) -> tuple[object, ...]:
+    """The key among the shared objects of the route's `Judge`, of this configuration and no other.
+
+    A policy that judges puts itself there when it is built, so whoever asks must stand further in.
+    """
+    return ("judge", context.route, id(context.config))
 
 
 class Policy:

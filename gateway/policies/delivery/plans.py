@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
+from gateway.delivery.alerts import Alerts
 from gateway.delivery.callback import CallbackTarget
 from gateway.delivery.dispatcher import Dispatcher, dispatcher_of
 from gateway.delivery.intake import Intake, IntakeOptions, Receiver
 from gateway.delivery.mapping import BODY_ROOTS, Mapping
-from gateway.delivery.outcome import RetryRule
-from gateway.delivery.plan import LanePlan
+from gateway.delivery.plan import LanePlan, RoutePlan
 from gateway.delivery.queue import CALLBACK, NO_RATE, PATIENCE_S, Lane, Rate
 from gateway.delivery.sign import Signer
 from gateway.delivery.target import CallOptions, HttpTarget, Target
 from gateway.errors import ConfigError
 from gateway.expressions import Expression
 from gateway.observability.trace import IdSource
-from gateway.policies.base import BuildContext
+from gateway.policies.base import BuildContext, Judge, judge_key
 from gateway.policies.delivery.config import DeliveryConfig, TargetConfig
+from gateway.policies.delivery.flow_config import FLOW
+from gateway.policies.delivery.flow_plan import build_flow, retry_rule
 from gateway.request_key import KeyRule
 
 # A delivery is repeated by its own rule, which is durable; nobody waits for a faster answer.
@@ -36,8 +41,33 @@ def open_dispatcher(context: BuildContext) -> Dispatcher:
     )
 
 
-def build_plans(
+def open_alerts(
     config: DeliveryConfig, context: BuildContext, dispatcher: Dispatcher
+) -> Alerts | None:
+    """Who tells of the route's dead letters; None if nobody is to be told. Raises ConfigError."""
+    if not config.dead_letter.alert:
+        return None
+    told = context.telemetry.alerts
+    if told is None:
+        raise ConfigError(
+            "nobody is named to be told: telemetry.alerts.webhook is missing", "dead_letter.alert"
+        )
+    client = context.http()
+    # The client stays as it is for all configurations, the dispatcher does not.
+    alerts: Alerts = context.shared(
+        ("alerts", told.webhook, id(dispatcher)),
+        lambda: Alerts(
+            told.webhook, client, dispatcher.queue, context.clock.monotonic, context.metrics
+        ),
+    )
+    return alerts
+
+
+def build_plans(
+    config: DeliveryConfig,
+    context: BuildContext,
+    dispatcher: Dispatcher,
+    alerts: Alerts | None = None,
 ) -> list[LanePlan]:
     """One plan for each target, and one for the callback. Raises ConfigError."""
     signer = _signer(config)
@@ -48,32 +78,61 @@ def build_plans(
             message = f'another target has the name "{name}" as well: give one of them a name'
             raise ConfigError(message, f"to[{position}]")
         target = _http_target(each, position, context, signer)
-        plans.append(_plan(name, target, config, context))
+        plans.append(_plan(name, target, config, context, alerts))
+    if config.flow is not None:
+        flow = build_flow(config, context, signer, _WITHOUT)
+        plan = _plan(FLOW, flow, config, context, alerts)
+        # The flow keeps the time itself, for it has to undo what was done when that is over.
+        plans.append(replace(plan, rule=replace(plan.rule, max_total=math.inf)))
     if config.callback is not None:
         told = CallbackTarget(
             config.callback.url, context.http(), dispatcher.queue, signer, context.clock
         )
-        plans.append(_plan(CALLBACK, told, config, context))
+        plans.append(_plan(CALLBACK, told, config, context, alerts))
     return plans
 
 
-def build_intake(config: DeliveryConfig, context: BuildContext, dispatcher: Dispatcher) -> Intake:
+def build_intake(
+    config: DeliveryConfig,
+    context: BuildContext,
+    dispatcher: Dispatcher,
+    alerts: Alerts | None = None,
+) -> Intake:
     """What keeps the route's events. Raises ConfigError."""
     secret = context.telemetry.redact.headers if config.credentials == "drop" else []
+    receivers = [
+        Receiver(name_of(each, context), Expression(each.when, BODY_ROOTS) if each.when else None)
+        for each in _targets(config)
+    ]
+    if config.flow is not None:
+        receivers.append(Receiver(FLOW))
     options = IntakeOptions(
         route=context.route,
-        receivers=[
-            Receiver(
-                name_of(each, context), Expression(each.when, BODY_ROOTS) if each.when else None
-            )
-            for each in _targets(config)
-        ],
+        receivers=receivers,
         ordered_by=KeyRule(config.ordered_by) if config.ordered_by else None,
         secret_fields=frozenset(name.lower().encode("latin-1") for name in secret),
         callback=CALLBACK if config.callback is not None else "",
         keep=config.keep,
+        on_dead=alerts.dead if alerts is not None else None,
     )
     return Intake(options, dispatcher, context.clock.wall)
+
+
+def build_route_plan(config: DeliveryConfig, context: BuildContext, intake: Intake) -> RoutePlan:
+    """How the route's events are looked after."""
+    letters = config.dead_letter
+    # What the route asks of a body, if it keeps what breaks it.
+    judge: Judge | None = context.shared(judge_key(context), lambda: None)
+    return RoutePlan(
+        route=context.route,
+        retention=letters.retention,
+        most=letters.max,
+        order=intake.order if config.ordered_by else None,
+        review=judge.review if judge is not None else None,
+        secret_fields=frozenset(
+            name.lower().encode("latin-1") for name in context.telemetry.redact.headers
+        ),
+    )
 
 
 def name_of(target: TargetConfig, context: BuildContext) -> str:
@@ -82,7 +141,7 @@ def name_of(target: TargetConfig, context: BuildContext) -> str:
 
 
 def _targets(config: DeliveryConfig) -> list[TargetConfig]:
-    return config.to or [TargetConfig()]
+    return config.to or ([] if config.flow is not None else [TargetConfig()])
 
 
 def _http_target(
@@ -113,20 +172,14 @@ def _signer(config: DeliveryConfig) -> Signer | None:
         raise ConfigError(str(error), "sign.secret") from None
 
 
-def _plan(name: str, target: Target, config: DeliveryConfig, context: BuildContext) -> LanePlan:
-    backoff = config.backoff
-    rule = RetryRule(attempts=config.attempts, max_total=config.max_total)
-    if config.schedule is not None:
-        rule = RetryRule(config.attempts, config.max_total, schedule=tuple(config.schedule))
-    elif backoff is not None:
-        rule = RetryRule(
-            config.attempts,
-            config.max_total,
-            base=backoff.base,
-            factor=backoff.factor,
-            longest=backoff.max,
-            jitter=backoff.jitter == "full",
-        )
+def _plan(
+    name: str,
+    target: Target,
+    config: DeliveryConfig,
+    context: BuildContext,
+    alerts: Alerts | None,
+) -> LanePlan:
+    rule = retry_rule(config.attempts, config.max_total, config.schedule, config.backoff)
     rate = NO_RATE
     if config.rate is not None:
         every = config.rate.period_us / config.rate.count / 1_000_000
@@ -140,4 +193,5 @@ def _plan(name: str, target: Target, config: DeliveryConfig, context: BuildConte
         rate=rate,
         lease=config.lease,
         keep=config.keep,
+        on_dead=partial(alerts.dead, name) if alerts is not None else None,
     )
