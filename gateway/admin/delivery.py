@@ -25,6 +25,8 @@ _TABLE: Final = (
     ("POST", "/letters/replay", "letters.replay"),
     ("POST", "/letters/purge", "letters.purge"),
     ("GET", "/letters/{event}", "letters.show"),
+    ("GET", "/schedules", "schedules"),
+    ("GET", "/streams", "streams"),
     ("GET", "/trace/{correlation_id}", "trace"),
     ("GET", "/events/{event_id}", "event"),
     ("GET", "/audit", "audit"),

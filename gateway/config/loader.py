@@ -15,7 +15,13 @@ from typing import Any, Final
 
 from gateway.config import later
 from gateway.config.base import Catalog, Model, PolicySpec
-from gateway.config.checks import check_destination, check_names, check_rewrite, check_server
+from gateway.config.checks import (
+    check_destination,
+    check_events,
+    check_names,
+    check_rewrite,
+    check_server,
+)
 from gateway.config.include import Sources, top_level
 from gateway.config.issues import ConfigErrors, Issue
 from gateway.config.layers import Layers
@@ -244,6 +250,7 @@ class _Loader:
     def _routes(self, layers: Layers) -> list[RouteConfig]:
         node = self._section("routes")
         if node is None:
+            self._check_events([])
             return []
         if not isinstance(node.value, list):
             self._validator.report(node, ("routes",), "expected a list of routes")
@@ -252,8 +259,14 @@ class _Loader:
         check_names(self._root, node, self._validator, complete=self._sources.complete)
         found = [route for route in routes if route is not None]
         if len(found) == len(routes):
+            self._check_events(found)
             found += self._companions(found, node)
         return found
+
+    def _check_events(self, routes: list[RouteConfig]) -> None:
+        if self._complete and self._sources.complete:
+            taking = {key for key, spec in self._known.items() if spec.takes_events}
+            check_events(self._root, routes, taking, self._validator)
 
     def _companions(self, routes: list[RouteConfig], node: Node) -> list[RouteConfig]:
         """The routes that stand beside those with certain policies."""

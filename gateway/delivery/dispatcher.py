@@ -41,6 +41,7 @@ KIND: Final = "delivery"
 """What the keys of all dispatchers among the long-lived objects begin with."""
 
 Chore = Callable[[], Awaitable[None]]
+Listing = Callable[[], Awaitable[list[Any]]]
 
 
 class Dispatcher:
@@ -65,6 +66,8 @@ class Dispatcher:
         self._lanes: dict[Lane, LaneWorker] = {}
         self._routes: dict[str, list[RoutePlan]] = {}
         self._watches: dict[str, list[asyncio.Future[None]]] = {}
+        # What operators may ask of that works beside the lanes, by its name.
+        self.listings: dict[str, Listing] = {}
         self._chores: dict[str, tuple[float, Chore]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._channel: Channel | None = None

@@ -8,6 +8,12 @@ from typing import Any, Final
 import msgspec
 
 ORIGIN_REQUEST: Final = "request"
+SCHEDULE_FIELD: Final = b"x-lockgate-schedule"
+TICK_FIELD: Final = b"x-lockgate-tick"
+STREAM_FIELD: Final = b"x-lockgate-stream"
+ENTRY_FIELD: Final = b"x-lockgate-entry"
+SOURCE_FIELDS: Final = frozenset({SCHEDULE_FIELD, TICK_FIELD, STREAM_FIELD, ENTRY_FIELD})
+"""What tells a target where an event came from; no client may say it."""
 _HISTORY: Final = 50
 
 

@@ -91,8 +91,49 @@ AUDIT_DROPPED: Final = Declaration(
     "gateway_audit_dropped_total", _C,
     "Entries of the audit that were lost, because the store was away for too long.",
 )  # fmt: skip
+FIRINGS: Final = Declaration(
+    "gateway_schedule_ticks_total", _C,
+    "Ticks of schedules: fired, repeated (another gateway was first), passed (missed, and not "
+    "fired by the schedule's rule), off (its flag was), invalid (fired, and a dead letter at once) "
+    "or failed (tried again).",
+    ("schedule", "result"),
+)  # fmt: skip
+FIRING_LAG: Final = Declaration(
+    "gateway_schedule_lag_seconds", _H,
+    "From the time of a tick, its jitter included, until its event was kept.",
+    ("schedule",), _SECONDS,
+)  # fmt: skip
+TICK_DONE: Final = Declaration(
+    "gateway_schedule_done_timestamp_seconds", _G,
+    "The newest tick of a schedule that is done, or when it began to count, in Unix seconds.",
+    ("schedule",), merge=Merge.MAX,
+)  # fmt: skip
+TICK_NEXT: Final = Declaration(
+    "gateway_schedule_next_timestamp_seconds", _G,
+    "When a schedule fires next, in Unix seconds; 0 for never.", ("schedule",), merge=Merge.MAX,
+)  # fmt: skip
+ENTRIES: Final = Declaration(
+    "gateway_stream_entries_total", _C,
+    "Entries that were read from streams: accepted, duplicate (kept before, and not confirmed) or "
+    "invalid (dead letters at once).",
+    ("stream", "result"),
+)  # fmt: skip
+STREAM_UP: Final = Declaration(
+    "gateway_stream_up", _G, "Whether a stream can be read from by this process.", ("stream",),
+    merge=Merge.MIN,
+)  # fmt: skip
+STREAM_AGE: Final = Declaration(
+    "gateway_stream_age_seconds", _H,
+    "How old entries of a stream were, by their ids, when they were kept.", ("stream",), _SECONDS,
+)  # fmt: skip
+STREAM_PENDING: Final = Declaration(
+    "gateway_stream_pending", _G,
+    "Entries of a stream that its group has handed out and that are not confirmed yet.",
+    ("stream",), merge=Merge.MAX,
+)  # fmt: skip
 
 DELIVERY_FAMILIES: Final = (
     ACCEPTED, ATTEMPTS, DEAD_LETTERS, IN_FLIGHT, PACE, DEPTH, OLDEST, HELD, REPLAYED, DISCARDED,
-    ALERTS, OUTCOME, ATTEMPT_TIME, STEPS, STEP_TIME, AUDIT_DROPPED,
+    ALERTS, OUTCOME, ATTEMPT_TIME, STEPS, STEP_TIME, AUDIT_DROPPED, FIRINGS, FIRING_LAG, TICK_DONE,
+    TICK_NEXT, ENTRIES, STREAM_UP, STREAM_AGE, STREAM_PENDING,
 )  # fmt: skip

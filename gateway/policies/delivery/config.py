@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from gateway.config.base import Model, PolicyConfig
-from gateway.config.model_route import Method, PathTemplate
+from gateway.config.model_route import FieldName, Method, PathTemplate
+from gateway.config.model_source import StreamKey, StreamUrl
 from gateway.config.rates import SteadyRate
-from gateway.config.types import Count, Duration, Name, Secret, Timeout, refuse
+from gateway.config.types import (
+    NAME_PATTERN,
+    Count,
+    Duration,
+    Name,
+    Secret,
+    Timeout,
+    refuse,
+)
 from gateway.delivery.mapping import BODY_ROOTS, Mapping
 from gateway.delivery.queue import CALLBACK
 from gateway.expressions import Expression, ExpressionError
@@ -39,6 +49,21 @@ Condition = Annotated[str, AfterValidator(_expression)]
 Template = Annotated[Any, AfterValidator(_template)]
 
 
+class StreamTargetConfig(Model):
+    """A stream of another Redis or Valkey server, to which each event is appended (XADD)."""
+
+    url: StreamUrl = Field(description="The server.")
+    stream: StreamKey = Field(description="The key of the stream.", examples=["orders.accepted"])
+    maxlen: Count | None = Field(
+        default=None,
+        description="Keep the stream at about so many entries; without it, it grows.",
+    )
+    headers: list[FieldName] = Field(
+        default=[],
+        description="Header fields of the event that become fields of the entry, in lower case.",
+    )
+
+
 class TargetConfig(Model):
     """Where a route's events go: one of several places, each of which succeeds or fails alone."""
 
@@ -49,6 +74,9 @@ class TargetConfig(Model):
     )
     upstream: Name | None = Field(
         default=None, description="The upstream; the route's own if left out."
+    )
+    stream: StreamTargetConfig | None = Field(
+        default=None, description="A stream to append to, instead of an upstream."
     )
     path: PathTemplate | None = Field(
         default=None,
@@ -71,10 +99,23 @@ class TargetConfig(Model):
         examples=[{"id": "=body.order_id", "source": "lockgate"}],
     )
 
+    @property
+    def label(self) -> str:
+        """Its name; empty for the route's own upstream without one."""
+        stream = self.stream.stream if self.stream is not None else ""
+        return self.name or self.upstream or stream
+
     @model_validator(mode="after")
-    def _has_another_name(self) -> TargetConfig:
-        if (self.name or self.upstream) == CALLBACK:
+    def _is_one_kind(self) -> TargetConfig:
+        if self.label == CALLBACK:
             raise refuse("name", f'"{CALLBACK}" is the target that is told at the end')
+        if self.stream is None:
+            return self
+        for key in ("upstream", "path", "method"):
+            if getattr(self, key) is not None:
+                raise refuse("to", f"stream and {key} can't both be given")
+        if self.name is None and not re.fullmatch(NAME_PATTERN, self.label, re.ASCII):
+            raise refuse("name", "the stream's key can't be the target's name", "give it a name")
         return self
 
 
@@ -211,13 +252,13 @@ class DeliveryConfig(PolicyConfig):
     @property
     def upstreams(self) -> list[str]:
         """The upstreams of the targets; an empty name stands for the route's own."""
-        found = [each.upstream or "" for each in self.to]
+        found = [each.upstream or "" for each in self.to if each.stream is None]
         for step in self.flow or ():
             if step.wait is None:
                 found.append(step.upstream or "")
             if step.compensate is not None:
                 found.append(step.compensate.upstream or "")
-        return found or [""]
+        return found if self.to or self.flow else [""]
 
     @field_validator("ordered_by")
     @classmethod
@@ -244,7 +285,7 @@ class DeliveryConfig(PolicyConfig):
     def _fits(self) -> DeliveryConfig:
         if self.schedule is not None and self.backoff is not None:
             raise refuse("delivery", "schedule and backoff can't both be given")
-        names = [each.name or each.upstream or "" for each in self.to]
+        names = [each.label for each in self.to]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise refuse("to", "two targets have the same name", "give one of them a name")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from gateway.config.store_url import StoreUrl
 from gateway.delivery.alerts import Alerts
 from gateway.delivery.callback import CallbackTarget
 from gateway.delivery.dispatcher import Dispatcher, dispatcher_of
@@ -15,15 +16,18 @@ from gateway.delivery.mapping import BODY_ROOTS, Mapping
 from gateway.delivery.plan import LanePlan, RoutePlan
 from gateway.delivery.queue import CALLBACK, NO_RATE, PATIENCE_S, Lane, Rate
 from gateway.delivery.sign import Signer
+from gateway.delivery.streams.target import AppendOptions, StreamTarget
 from gateway.delivery.target import CallOptions, HttpTarget, Target
 from gateway.errors import ConfigError
 from gateway.expressions import Expression
 from gateway.observability.trace import IdSource
 from gateway.policies.base import BuildContext, Judge, judge_key
-from gateway.policies.delivery.config import DeliveryConfig, TargetConfig
+from gateway.policies.delivery.config import DeliveryConfig, StreamTargetConfig, TargetConfig
 from gateway.policies.delivery.flow_config import FLOW
 from gateway.policies.delivery.flow_plan import build_flow, retry_rule
 from gateway.request_key import KeyRule
+from gateway.store.base import Store
+from gateway.store.opening import open_server
 
 # A delivery is repeated by its own rule, which is durable; nobody waits for a faster answer.
 _WITHOUT: Final = ("retry", "hedge")
@@ -77,7 +81,10 @@ def build_plans(
         if any(plan.lane.target == name for plan in plans):
             message = f'another target has the name "{name}" as well: give one of them a name'
             raise ConfigError(message, f"to[{position}]")
-        target = _http_target(each, position, context, signer)
+        if each.stream is not None:
+            target = _stream_target(each, each.stream, position, context)
+        else:
+            target = _http_target(each, position, context, signer)
         plans.append(_plan(name, target, config, context, alerts))
     if config.flow is not None:
         flow = build_flow(config, context, signer, _WITHOUT)
@@ -137,7 +144,7 @@ def build_route_plan(config: DeliveryConfig, context: BuildContext, intake: Inta
 
 def name_of(target: TargetConfig, context: BuildContext) -> str:
     """The name of a target in queues, metrics and dead letters."""
-    return target.name or target.upstream or context.upstream
+    return target.label or context.upstream
 
 
 def _targets(config: DeliveryConfig) -> list[TargetConfig]:
@@ -161,6 +168,32 @@ def _http_target(
     mapping = Mapping(config.body) if config.body is not None else None
     options = CallOptions(method=config.method or "", mapping=mapping, signer=signer)
     return HttpTarget(send, options, context.clock, ids)
+
+
+def _stream_target(
+    config: TargetConfig, stream: StreamTargetConfig, position: int, context: BuildContext
+) -> Target:
+    try:
+        server = open_stream_server(stream.url, context)
+    except ConfigError as error:
+        raise ConfigError(error.message, f"to[{position}].stream.url") from None
+    ids: IdSource = context.shared(("trace ids",), lambda: IdSource(context.random))
+    options = AppendOptions(
+        stream.stream,
+        stream.maxlen or 0,
+        tuple(name.lower() for name in stream.headers),
+        Mapping(config.body) if config.body is not None else None,
+    )
+    return StreamTarget(server, options, context.clock, ids)
+
+
+def open_stream_server(url: StoreUrl, context: BuildContext) -> Store:
+    """The server that has a stream, the same one for all that read there or append."""
+    server: Store = context.shared(
+        ("stream server", url),
+        lambda: open_server(url, f"the server of streams at {url}", context.clock, context.random),
+    )
+    return server
 
 
 def _signer(config: DeliveryConfig) -> Signer | None:
