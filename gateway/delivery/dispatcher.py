@@ -112,12 +112,13 @@ class Dispatcher:
         if not worker.plans and self._lanes.get(plan.lane) is worker:
             del self._lanes[plan.lane]
 
-    def halt(self) -> None:
-        """Take nothing more, for the process ends: what is under way has some seconds left."""
+    async def halt(self, seconds: float) -> None:
+        """Take nothing more, for the process ends. What is under way has so many seconds left, at
+        most ten; what takes longer goes back into the queues.
+        """
         self._halted = True
-        self._stop_by = self.clock.monotonic() + _GRACE_S
-        for worker in self._lanes.values():
-            worker.halt(_GRACE_S)
+        grace = min(seconds, _GRACE_S)
+        await asyncio.gather(*(worker.halt(grace) for worker in list(self._lanes.values())))
 
     def adopt(self, plan: RoutePlan) -> None:
         """Look after a route's events as this plan says; the newest one counts."""

@@ -142,8 +142,14 @@ class LocalPlane:
 
     async def drain(self, timeout: float, force: asyncio.Event) -> None:
         self.withdraw()
+        # Beside the requests, the work that no client waits for comes to its end.
+        halting = asyncio.ensure_future(self.runtime.halt(timeout))
         if self._listener is not None:
             await self._listener.stop(timeout, force)
+        forced = asyncio.ensure_future(force.wait())
+        await asyncio.wait({halting, forced}, return_when=asyncio.FIRST_COMPLETED)
+        forced.cancel()
+        halting.cancel()
 
     async def aclose(self) -> None:
         if self._lag is not None:
