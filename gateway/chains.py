@@ -117,7 +117,7 @@ class Chains:
         context = self._context(route, upstream)
         policies = self._built(self._catalog.build_named, configs, context)
         if path is not None:
-            rewrite = (route.rewrite or RewriteConfig()).model_copy(update={"path": path})
+            rewrite = (route.rewrite or RewriteConfig()).model_copy(update={"path": path or None})
             route = route.model_copy(update={"rewrite": rewrite})
         forward = Forward(self._upstreams[upstream], route)
         self._ways.append(Way(upstream, policies, configs, forward))

@@ -155,15 +155,18 @@ class _Loader:
     def _specs(self, catalog: Catalog) -> Mapping[str, PolicySpec]:
         """Every policy; the built-in ones alone if a plugin can't be loaded."""
         node = top_level(self._root, "plugins")
-        names: list[str] = []
-        if node is not None and isinstance(node.value, list):
-            names = [child.value for child in node.value if isinstance(child.value, str)]
+        given: list[Node] = node.value if node is not None and isinstance(node.value, list) else []
+        # What is no text is reported elsewhere; the others keep their places in the list.
+        places = [at for at, child in enumerate(given) if isinstance(child.value, str)]
+        names = [given[at].value for at in places]
         try:
             return catalog(names, self._base_dir)
         except ConfigErrors as error:
             self._issues += error.issues
         except ConfigError as error:
             path = parse_path(error.path) or ("plugins",)
+            if len(path) > 1 and isinstance(path[1], int):
+                path = ("plugins", places[path[1]], *path[2:])
             found, _ = walk(self._root, path)
             message = error.message
             if found.reference:

@@ -109,6 +109,13 @@ class Dispatcher:
         if not worker.plans and self._lanes.get(plan.lane) is worker:
             del self._lanes[plan.lane]
 
+    def halt(self) -> None:
+        """Take nothing more, for the process ends: what is under way has some seconds left."""
+        self._halted = True
+        self._stop_by = self.clock.monotonic() + _GRACE_S
+        for worker in self._lanes.values():
+            worker.halt(_GRACE_S)
+
     def adopt(self, plan: RoutePlan) -> None:
         """Look after a route's events as this plan says; the newest one counts."""
         self._routes.setdefault(plan.route, []).append(plan)
@@ -129,13 +136,6 @@ class Dispatcher:
     def routes(self) -> list[RoutePlan]:
         """Those of all routes that are configured."""
         return [plans[-1] for plans in self._routes.values()]
-
-    def halt(self) -> None:
-        """Take nothing more, for the process ends: what is under way has some seconds left."""
-        self._halted = True
-        self._stop_by = self.clock.monotonic() + _GRACE_S
-        for worker in self._lanes.values():
-            worker.halt(_GRACE_S)
 
     def lanes(self) -> list[Lane]:
         """Those that are configured."""

@@ -62,7 +62,8 @@ class Record(msgspec.Struct, array_like=True):
     made in it. `begun_at` is when it began (Unix seconds): `max_total` counts from there.
     `reason`, `status`, `code`, `detail` and `answer` say why it was given up: the class, what
     the last attempt met, and the beginning of its answer. `version` is the corrected body that is
-    sent, 0 for the one that came. `progress` is for targets that save their state between steps.
+    sent, 0 for the one that came. `progress` is for targets that save their state between steps;
+    a replay keeps it, for they decide by the epoch what of it still counts.
     """
 
     epoch: int = 1

@@ -190,8 +190,9 @@ class Replay:
         number = int(version) if version else 0
         replay_of = f"{letter.target}.{old.epoch}"
         new = Record(
-            epoch, begun_at=now, history=before.history, version=number, replay_of=replay_of
-        )
+            epoch, begun_at=now, history=before.history, version=number, replay_of=replay_of,
+            progress=before.progress,
+        )  # fmt: skip
         if moved:
             old.detail = f"replayed to {to}"
         telling = decode_record(read.telling)

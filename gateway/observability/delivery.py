@@ -21,8 +21,8 @@ ACCEPTED: Final = Declaration(
 ATTEMPTS: Final = Declaration(
     "gateway_delivery_attempts_total", _C,
     "Attempts to deliver, by how they ended: delivered, retried, dead, paused (the target is being "
-    "spared; not counted as an attempt of the event), resumed (a flow that waits), released (the "
-    "gateway stopped) or stale (somebody else had taken over).",
+    "spared; not counted as an attempt of the event), resumed (a flow that waits, or tries a step "
+    "again), released (the gateway stopped) or stale (somebody else had taken over).",
     ("route", "target", "result"),
 )  # fmt: skip
 DEAD_LETTERS: Final = Declaration(
@@ -76,6 +76,16 @@ OUTCOME: Final = Declaration(
 ATTEMPT_TIME: Final = Declaration(
     "gateway_delivery_attempt_seconds", _H, "How long attempts took.", ("route", "target"), _SECONDS
 )  # fmt: skip
+STEPS: Final = Declaration(
+    "gateway_delivery_steps_total", _C,
+    "Attempts at steps of flows, by how they ended: done, skipped, waiting, retried, failed, "
+    "expired, compensated, compensation_retried or compensation_failed.",
+    ("route", "step", "result"),
+)  # fmt: skip
+STEP_TIME: Final = Declaration(
+    "gateway_delivery_step_seconds", _H, "How long calls of flows took, compensations included.",
+    ("route", "step"), _SECONDS,
+)  # fmt: skip
 
 AUDIT_DROPPED: Final = Declaration(
     "gateway_audit_dropped_total", _C,
@@ -84,5 +94,5 @@ AUDIT_DROPPED: Final = Declaration(
 
 DELIVERY_FAMILIES: Final = (
     ACCEPTED, ATTEMPTS, DEAD_LETTERS, IN_FLIGHT, PACE, DEPTH, OLDEST, HELD, REPLAYED, DISCARDED,
-    ALERTS, OUTCOME, ATTEMPT_TIME, AUDIT_DROPPED,
+    ALERTS, OUTCOME, ATTEMPT_TIME, STEPS, STEP_TIME, AUDIT_DROPPED,
 )  # fmt: skip

@@ -92,7 +92,7 @@ class BuildContext:
     `forward_to(policy, field, upstream)` is what stands further in than `policy`, made once more
     for another upstream, which the policy's field names: as if the route had that upstream, so with
     its timeouts, breaker and credentials. Policies named in `without` are left out of it; `path`
-    stands in place of the route's rewrite.path.
+    stands in place of the route's rewrite.path, an empty one for the path that the request has.
     """
 
     route: str

@@ -13,6 +13,7 @@ from gateway.config.types import Count, Duration, Name, Secret, Timeout, refuse
 from gateway.delivery.mapping import BODY_ROOTS, Mapping
 from gateway.delivery.queue import CALLBACK
 from gateway.expressions import Expression, ExpressionError
+from gateway.policies.delivery.flow_config import FLOW, BackoffConfig, Flow, check_waits
 from gateway.request_key import KeyRule
 
 EVENT_ID = "event_id"
@@ -86,21 +87,6 @@ TargetEntry = Annotated[
 ]
 
 
-class BackoffConfig(Model):
-    """Waits that grow: base, then factor times as much each time, up to max."""
-
-    base: Timeout = Field(default=1.0, description="The wait before the second attempt.")
-    factor: float = Field(
-        default=2.0, ge=1, le=100, description="How much longer each next one is."
-    )
-    max: Timeout = Field(default=60.0, description="The longest wait.")
-    jitter: Literal["full", "none"] = Field(
-        default="full",
-        description="full draws each wait between zero and what it would be, so that events that "
-        "failed together do not come back together.",
-    )
-
-
 class DeadLetterConfig(Model):
     """What is kept of events that were given up."""
 
@@ -145,6 +131,19 @@ class DeliveryConfig(PolicyConfig):
         description="The targets: names of upstreams, or mappings with more; the route's upstream "
         "if left out.",
         examples=[["orders", {"upstream": "crm", "path": "/inbox", "when": "body.total > 100"}]],
+    )
+    flow: Flow | None = Field(
+        default=None,
+        min_length=1,
+        max_length=50,
+        description="Steps that are taken one after another, each durable, and undone backwards if "
+        "one is given up. A target of its own, beside those of to, with the name flow.",
+        examples=[
+            [
+                {"name": "reserve", "upstream": "stock", "compensate": {"path": "/release"}},
+                {"name": "charge", "upstream": "billing"},
+            ]
+        ],
     )
     attempts: Count = Field(default=5, description="Attempts for each target, the first included.")
     schedule: list[Duration] | None = Field(
@@ -212,7 +211,13 @@ class DeliveryConfig(PolicyConfig):
     @property
     def upstreams(self) -> list[str]:
         """The upstreams of the targets; an empty name stands for the route's own."""
-        return [each.upstream or "" for each in self.to] or [""]
+        found = [each.upstream or "" for each in self.to]
+        for step in self.flow or ():
+            if step.wait is None:
+                found.append(step.upstream or "")
+            if step.compensate is not None:
+                found.append(step.compensate.upstream or "")
+        return found or [""]
 
     @field_validator("ordered_by")
     @classmethod
@@ -234,6 +239,10 @@ class DeliveryConfig(PolicyConfig):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise refuse("to", "two targets have the same name", "give one of them a name")
+        if self.flow is not None:
+            if FLOW in names:
+                raise refuse("to", f'"{FLOW}" is the name of the flow', "give the target another")
+            check_waits(self.flow, self.max_total)
         if self.status is not None and self.status.count("{" + EVENT_ID + "}") != 1:
             raise refuse("status", "expected a path with {event_id}")
         return self

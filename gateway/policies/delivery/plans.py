@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -10,7 +12,6 @@ from gateway.delivery.callback import CallbackTarget
 from gateway.delivery.dispatcher import Dispatcher, dispatcher_of
 from gateway.delivery.intake import Intake, IntakeOptions, Receiver
 from gateway.delivery.mapping import BODY_ROOTS, Mapping
-from gateway.delivery.outcome import RetryRule
 from gateway.delivery.plan import LanePlan, RoutePlan
 from gateway.delivery.queue import CALLBACK, NO_RATE, PATIENCE_S, Lane, Rate
 from gateway.delivery.sign import Signer
@@ -20,6 +21,8 @@ from gateway.expressions import Expression
 from gateway.observability.trace import IdSource
 from gateway.policies.base import BuildContext, Judge, judge_key
 from gateway.policies.delivery.config import DeliveryConfig, TargetConfig
+from gateway.policies.delivery.flow_config import FLOW
+from gateway.policies.delivery.flow_plan import build_flow, retry_rule
 from gateway.request_key import KeyRule
 
 # A delivery is repeated by its own rule, which is durable; nobody waits for a faster answer.
@@ -73,6 +76,11 @@ def build_plans(
         name = name_of(each, context)
         target = _http_target(each, position, context, signer)
         plans.append(_plan(name, target, config, context, alerts))
+    if config.flow is not None:
+        flow = build_flow(config, context, signer, _WITHOUT)
+        plan = _plan(FLOW, flow, config, context, alerts)
+        # The flow keeps the time itself, for it has to undo what was done when that is over.
+        plans.append(replace(plan, rule=replace(plan.rule, max_total=math.inf)))
     if config.callback is not None:
         told = CallbackTarget(
             config.callback.url, context.http(), dispatcher.queue, signer, context.clock
@@ -89,14 +97,15 @@ def build_intake(
 ) -> Intake:
     """What keeps the route's events. Raises ConfigError."""
     secret = context.telemetry.redact.headers if config.credentials == "drop" else []
+    receivers = [
+        Receiver(name_of(each, context), Expression(each.when, BODY_ROOTS) if each.when else None)
+        for each in _targets(config)
+    ]
+    if config.flow is not None:
+        receivers.append(Receiver(FLOW))
     options = IntakeOptions(
         route=context.route,
-        receivers=[
-            Receiver(
-                name_of(each, context), Expression(each.when, BODY_ROOTS) if each.when else None
-            )
-            for each in _targets(config)
-        ],
+        receivers=receivers,
         ordered_by=KeyRule(config.ordered_by) if config.ordered_by else None,
         secret_fields=frozenset(name.lower().encode("latin-1") for name in secret),
         callback=CALLBACK if config.callback is not None else "",
@@ -129,7 +138,7 @@ def name_of(target: TargetConfig, context: BuildContext) -> str:
 
 
 def _targets(config: DeliveryConfig) -> list[TargetConfig]:
-    return config.to or [TargetConfig()]
+    return config.to or ([] if config.flow is not None else [TargetConfig()])
 
 
 def _http_target(
@@ -162,19 +171,7 @@ def _plan(
     context: BuildContext,
     alerts: Alerts | None,
 ) -> LanePlan:
-    backoff = config.backoff
-    rule = RetryRule(attempts=config.attempts, max_total=config.max_total)
-    if config.schedule is not None:
-        rule = RetryRule(config.attempts, config.max_total, schedule=tuple(config.schedule))
-    elif backoff is not None:
-        rule = RetryRule(
-            config.attempts,
-            config.max_total,
-            base=backoff.base,
-            factor=backoff.factor,
-            longest=backoff.max,
-            jitter=backoff.jitter == "full",
-        )
+    rule = retry_rule(config.attempts, config.max_total, config.schedule, config.backoff)
     rate = NO_RATE
     if config.rate is not None:
         every = config.rate.period_us / config.rate.count / 1_000_000
