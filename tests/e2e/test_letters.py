@@ -191,6 +191,24 @@ async def test_a_corrected_payload(tmp_path: Path) -> None:
         assert gone.state == "missing"
 
 
+async def test_one_correction_for_two_targets(tmp_path: Path) -> None:
+    """Is one version; a later one for one of them is another."""
+    async with house(tmp_path) as here:
+        here.shop.statuses = {"/one": REFUSES, "/two": REFUSES}
+        event = await here.post({"n": 1})
+        await here.settled(dead=2)
+        await here.ask("letters.replay", event=event, body='{"n": 2}')
+        await here.settled(dead=4)
+        here.shop.statuses = {}
+        await here.ask("letters.replay", event=event, target="two", body='{"n": 3}')
+        await here.settled(delivered=1)
+        found = await here.ask("letters.show", event=event)
+        assert [(each["version"], each["used_by"]) for each in found["versions"]] == [
+            (0, []), (1, ["one"]), (2, ["two"]),
+        ]  # fmt: skip
+        assert [each["n"] for each in here.shop.bodies("/two")] == [1, 2, 3]
+
+
 async def test_to_another_target(tmp_path: Path) -> None:
     """The letter's own target is done with; one that is under way to the other stays a letter."""
     async with house(tmp_path, "attempts: 2\n      schedule: [1h]") as here:
