@@ -14,7 +14,8 @@ from gateway.cli.main import config_option
 from gateway.server.log import configure_logging
 from gateway.settings import load_settings
 
-_WATCH: Final = {True: "on", False: "off", None: None}
+WATCH: Final = {True: "on", False: "off", None: None}
+"""What the option --watch says, as the setting has it."""
 
 
 @click.command("run")
@@ -22,7 +23,7 @@ _WATCH: Final = {True: "on", False: "off", None: None}
 @click.option(
     "--watch/--no-watch",
     default=None,
-    help="Reload when the files change; also GATEWAY_WATCH. [default: on]",
+    help="Reload when the files change; also GATEWAYWATCH. [default: on]",
 )
 @click.option(
     "--http",
@@ -41,8 +42,8 @@ def command(
     """
     # Until the event loop handles signals, a TERM simply ends the start: nothing is in flight. As
     # the first process of a container it would otherwise be ignored.
-    signal.signal(signal.SIGTERM, _leave)
-    settings = load_settings(config=config, watch=_WATCH[watch])
+    signal.signal(signal.SIGTERM, leave)
+    settings = load_settings(config=config, watch=WATCH[watch])
     configure_logging(settings.log_level)
     from gateway import pauses
     from gateway.server.run import run
@@ -52,6 +53,7 @@ def command(
     ctx.exit(int(run(settings, stock=http == "stock")))
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def leave(number: int, frame: FrameType | None) -> None:
+    """Ends a start, in which nothing is in flight."""
     del number, frame
     sys.exit(0)

@@ -27,6 +27,8 @@ from gateway.errors import INTERNAL_ERROR
 
 logger = logging.getLogger("gateway.delivery")
 
+_RELEASE_S = 2.0
+
 
 class Settle(Protocol):
     """Writes down how an attempt ended, however long that takes; see `Queue.settle`."""
@@ -86,13 +88,23 @@ class Attempt:
             return await self._plan.target.attempt(work)
         except asyncio.CancelledError:
             # The gateway stops: nobody knows whether it was done, so it is done again.
-            await asyncio.shield(self._later(0.0, "released"))
+            await self._release()
             raise
         except Superseded:
             return None
         except Exception as error:
             logger.exception("an attempt failed", extra={"event": self._event.id})
             return Failed(False, code=INTERNAL_ERROR.code, detail=type(error).__name__)
+
+    async def _release(self) -> None:
+        """Give the event back, for others to take at once. Without a store nobody waits for that:
+        then it is taken over once its lease has lapsed.
+        """
+        giving_back = asyncio.ensure_future(self._later(0.0, "released"))
+        try:
+            await asyncio.wait({giving_back}, timeout=_RELEASE_S)
+        finally:
+            giving_back.cancel()
 
     async def _save(self, progress: bytes) -> None:
         self._record.progress = progress

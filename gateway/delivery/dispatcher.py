@@ -62,6 +62,7 @@ class Dispatcher:
         self._channel: Channel | None = None
         self._started = False
         self._stop_by = 0.0
+        self._drained = False
         # Another one for each start: what a process held before it died is not this one's.
         consumer = f"worker-{secrets.token_hex(6)}"
         self._means = Means(self.queue, journal, clock, random, metrics, consumer, self._settled)
@@ -88,7 +89,7 @@ class Dispatcher:
             await worker.finish(plan, _HANDOVER_S)
             return
         now = self._clock.monotonic()
-        if self._stop_by < now:
+        if self._stop_by < now and not self._drained:
             # Plans that are withdrawn one after another share the time.
             self._stop_by = now + _GRACE_S
         await worker.stop()
@@ -201,6 +202,20 @@ class Dispatcher:
         for route in {lane.route for lane in self.lanes()}:
             letters = await self._store.call("ZCARD", self.queue.key("dead", route))
             held.set(route, value=letters)
+
+    async def drain(self, seconds: float, force: asyncio.Event) -> None:
+        """Take nothing more, and let what is under way end, within `seconds` or until `force`. What
+        takes longer is given back to the queues.
+        """
+        self._drained = True
+        workers = list(self._lanes.values())
+        await asyncio.gather(*(worker.stop() for worker in workers))
+        forced = asyncio.create_task(force.wait())
+        ended = [asyncio.create_task(worker.quiet(seconds)) for worker in workers]
+        forced.add_done_callback(lambda _: [each.cancel() for each in ended])
+        await asyncio.gather(*ended, return_exceptions=True)
+        forced.cancel()
+        await asyncio.gather(*(worker.quiet(0.0) for worker in workers))
 
     async def aclose(self) -> None:
         """Stop everything. What is under way stays in the queues."""

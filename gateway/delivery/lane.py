@@ -8,6 +8,7 @@ at least once, and each attempt carries the same idempotency key.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Final
 
@@ -17,7 +18,7 @@ from gateway.delivery.attempt import Attempt, Desk
 from gateway.delivery.event import Event, Record, decode_head, decode_record
 from gateway.delivery.pace import Pace
 from gateway.delivery.plan import LanePlan, LaneSeries, Means
-from gateway.delivery.queue import Lane, Taken
+from gateway.delivery.queue import Batch, Lane, Taken
 from gateway.errors import StoreError
 
 logger = logging.getLogger("gateway.delivery")
@@ -25,6 +26,8 @@ logger = logging.getLogger("gateway.delivery")
 _BATCH: Final = 64
 # Longest time without a look into the queue: for what came in ways that nobody tells of.
 _LOOK_S: Final = 5.0
+# Longer than one call to the queues may take.
+_TAKING_S: Final = 3.0
 _STORE_FIRST_S: Final = 0.1
 _STORE_LAST_S: Final = 5.0
 
@@ -41,6 +44,7 @@ class LaneWorker:
         self._pace = Pace(1)
         self._running: dict[asyncio.Task[None], tuple[LanePlan, Taken]] = {}
         self._loop: asyncio.Task[None] | None = None
+        self._taking = self._last = False
         self._claimed_at = 0.0
         self._renewed_at = 0.0
         self._series = LaneSeries(lane, means.metrics)
@@ -48,6 +52,7 @@ class LaneWorker:
     def start(self) -> None:
         """Begin, or go on with another plan. Idempotent."""
         if self._loop is None:
+            self._last = False
             self._loop = asyncio.get_running_loop().create_task(self._work())
         self.wake()
 
@@ -60,26 +65,45 @@ class LaneWorker:
         """Wait until what was begun with this plan has ended, at most `grace` seconds; what goes on
         longer is cancelled, and stays in the queue.
         """
-        tasks = [task for task, (its, _) in self._running.items() if its is plan]
+        await self._end({task for task, (its, _) in self._running.items() if its is plan}, grace)
+
+    async def quiet(self, grace: float) -> None:
+        """The same with all that is under way."""
+        await self._end(set(self._running), grace)
+
+    async def _end(self, tasks: set[asyncio.Task[None]], grace: float) -> None:
+        now = self._means.clock.monotonic
+        until = now() + grace
+        while tasks and (left := until - now()) > 0:
+            # Nobody else does when the lane has stopped.
+            await self._hold(now())
+            _, tasks = await asyncio.wait(tasks, timeout=min(left, self._hold_every()))
+        for task in tasks:
+            task.cancel()
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=grace)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+            await asyncio.wait(tasks)
+
+    async def _hold(self, now: float) -> None:
+        with contextlib.suppress(StoreError):
+            await self._renew(now)
 
     async def stop(self) -> None:
-        """Take nothing more."""
+        """Take nothing more. What is being taken just now is begun."""
         loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.cancel()
-            await asyncio.wait({loop})
+        if loop is None:
+            return
+        if self._taking:
+            # What nobody waits for any more would be handed out to nobody.
+            self._last = True
+            await asyncio.wait({loop}, timeout=_TAKING_S)
+        loop.cancel()
+        await asyncio.wait({loop})
 
     # Taking.
 
     async def _work(self) -> None:
         failures = 0
-        while True:
+        while not self._last:
             try:
                 await self._turn()
                 failures = 0
@@ -113,10 +137,8 @@ class LaneWorker:
         lease = 0.0
         if now - self._claimed_at >= plan.lease / 3:
             self._claimed_at, lease = now, plan.lease
-        batch = await means.queue.take(self.lane, means.consumer, room, lease=lease, rate=plan.rate)
-        for taken in batch.events:
-            self._begin(plan, taken)
-        if len(batch.events) == room:
+        batch = await self._take(plan, room, lease)
+        if len(batch.events) == room or self._last:
             return
         pause = min(_LOOK_S, plan.lease / 3)
         if batch.due is not None:
@@ -129,6 +151,19 @@ class LaneWorker:
         await self._wait(pause)
         self.idle_since = None
 
+    async def _take(self, plan: LanePlan, room: int, lease: float) -> Batch:
+        means = self._means
+        self._taking = True
+        try:
+            batch = await means.queue.take(
+                self.lane, means.consumer, room, lease=lease, rate=plan.rate
+            )
+        finally:
+            self._taking = False
+        for taken in batch.events:
+            self._begin(plan, taken)
+        return batch
+
     async def _wait(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(max(0.0, seconds)):
@@ -137,12 +172,15 @@ class LaneWorker:
             pass
 
     async def _renew(self, now: float) -> None:
-        if not self._running or not self.plans:
+        if not self._running:
             self._renewed_at = now
-        elif now - self._renewed_at >= self.plans[-1].lease / 3:
+        elif now - self._renewed_at >= self._hold_every():
             self._renewed_at = now
             entries = [taken.entry for _, taken in self._running.values()]
             await self._means.queue.renew(self.lane, self._means.consumer, entries)
+
+    def _hold_every(self) -> float:
+        return min((plan.lease for plan, _ in self._running.values()), default=30.0) / 3
 
     # Delivering.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.delivery import KIND
 from gateway.delivery.callback import CallbackTarget
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.intake import Intake, IntakeOptions, Receiver
@@ -32,7 +33,7 @@ def open_dispatcher(context: BuildContext) -> Dispatcher:
     retention = audit.retention if audit is not None else 0.0
     deliver = context.server.deliver
     dispatcher: Dispatcher = context.shared(
-        ("delivery", context.config.store, retention, deliver),
+        (KIND, context.config.store, retention, deliver),
         lambda: Dispatcher(
             store,
             Journal(retention),
