@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import (
+    backlog,
     bodies,
     cached,
+    events,
     idle,
     limits,
     micro,
@@ -36,6 +38,8 @@ PARTS: dict[str, Callable[[Session], list[Row]]] = {
     "limits": limits.measure,
     "resilience": resilience.measure,
     "mirror": mirrored.measure,
+    "events": events.measure,
+    "backlog": backlog.measure,
     "micro": micro.measure,
 }
 

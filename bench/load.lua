@@ -1,9 +1,15 @@
 -- For wrk: cycles through the paths given after `--`, and prints its figures as one JSON line.
+-- In front of the paths stands the body to post, or nothing.
 local requests, next_one = {}, 0
 
 function init(args)
-  for _, path in ipairs(args) do
-    table.insert(requests, wrk.format("GET", path))
+  local body = args[1]
+  for at = 2, #args do
+    if body ~= "" then
+      table.insert(requests, wrk.format("POST", args[at], nil, body))
+    else
+      table.insert(requests, wrk.format("GET", args[at]))
+    end
   end
   if #requests > 1 then
     request = function()

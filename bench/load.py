@@ -43,9 +43,15 @@ def run(
     cores: frozenset[int],
     paths: Sequence[str] = ("/item",),
     headers: Sequence[str] = (),
+    *,
+    body: str = "",
+    connections: int = CONNECTIONS,
 ) -> Load:
-    """Keep 32 connections busy for that long, and wait for the end. `headers` are lines."""
-    command = _command(port, seconds, cores, paths, headers)
+    """Keep connections busy for that long, and wait for the end. `headers` are lines.
+
+    With a `body` it is posted.
+    """
+    command = _command(port, seconds, cores, paths, headers, body=body, connections=connections)
     finished = subprocess.run(command, check=True, capture_output=True, timeout=seconds + 30)
     return parse(finished.stdout.decode())
 
@@ -79,13 +85,16 @@ def _command(
     cores: frozenset[int],
     paths: Sequence[str],
     headers: Sequence[str] = (),
+    *,
+    body: str = "",
+    connections: int = CONNECTIONS,
 ) -> list[str]:
     pinned = ["taskset", "-c", ",".join(map(str, sorted(cores)))]
     shape = [
         "-t",
         "1",
         "-c",
-        str(CONNECTIONS),
+        str(connections),
         "-d",
         f"{max(1, round(seconds))}s",
         "--timeout",
@@ -100,5 +109,6 @@ def _command(
         str(SCRIPT),
         f"http://127.0.0.1:{port}/item",
         "--",
+        body,
         *paths,
     ]

@@ -70,8 +70,7 @@ class Chains:
         """The chain of requests that no route takes."""
         configs: dict[str, Any] = {}
         for name in _UNMATCHED_POLICIES:
-            policy = self._catalog.policies[name]
-            standard = policy.Config.model_validate(policy.default)
+            standard = self._catalog.policy(name).Config()
             configs[name] = gateway.defaults.get(name, standard)
         context = self._make_context(UNMATCHED, "", _nowhere)
         policies = self._built(self._catalog.build, configs, context)
@@ -80,7 +79,7 @@ class Chains:
     def _up_to_the_end(self, configs: dict[str, Any]) -> dict[str, Any]:
         """Without the policies behind one that answers by itself."""
         for name in configs:
-            if self._catalog.policies[name].ends:
+            if self._catalog.policy(name).ends:
                 inner = self._catalog.behind(name)
                 return {key: each for key, each in configs.items() if key not in inner}
         return configs
@@ -148,7 +147,7 @@ class Chains:
         """What switches policies, by their names. Raises ConfigError."""
         switches: dict[str, IsOn] = {}
         for name, flag in flags.items():
-            if not self._catalog.policies[name].switchable:
+            if not self._catalog.policy(name).switchable:
                 raise ConfigError("what keeps callers out is not switched by flags", f"{name}.flag")
             try:
                 switches[name] = context.flag(flag).is_on

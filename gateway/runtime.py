@@ -12,12 +12,11 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.chains import Chains
 from gateway.clock import Clock, SystemClock
 from gateway.config.issues import in_route, located
-from gateway.contracts.library import Library
 from gateway.errors import ConfigError
 from gateway.flags.board import open_board
 from gateway.forwarded import TrustedProxies
@@ -31,6 +30,9 @@ from gateway.snapshot import CompiledRoute, Snapshot
 from gateway.store.base import Store
 from gateway.store.opening import Engines, LocalEngines, open_store
 from gateway.upstream.client import Upstream
+
+if TYPE_CHECKING:
+    from gateway.contracts.library import Library
 
 __all__ = ["CompiledRoute", "Loaded", "Runtime", "Snapshot", "load_configuration"]
 
@@ -224,7 +226,7 @@ class _Builder:
         gateway = self._gateway
         known = self._runtime._shared
         self._library = await open_library(self._loaded, known, self._shared)
-        self._errors += self._library.errors
+        self._errors += self._library.errors if self._library is not None else []
         self._access_log = self._open_access_log()
         self._upstreams = {name: self._upstream(name) for name in gateway.upstreams}
         runtime = self._runtime

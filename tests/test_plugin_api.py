@@ -144,7 +144,7 @@ def test_a_plugin_needs_nothing_else() -> None:
     for policy in (Quota, Limit):
         catalog._add(policy, "test")
 
-    assert set(catalog.policies) >= {"quota", "limit"}
+    assert (catalog.policy("quota"), catalog.policy("limit")) == (Quota, Limit)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ server:
   listen: 127.0.0.1:{port}
   admin: 127.0.0.1:{admin}
   workers: {workers}
+  deliver: {deliver}
   limits: {{body: null, connections: 50000}}
   timeouts: {{keep_alive: 600s, drain: 10s}}
 telemetry:
@@ -49,6 +50,9 @@ _CACHED = """\
 _SECOND_ROUTE = """\
   - {name: second, match: {path: "/second/{rest:path}"}, upstream: second}
 """
+_EVENTS = """\
+  - {{name: events, match: {{path: /events, methods: [POST]}}, upstream: {to}, delivery: {{}}}}
+"""
 # What a service of some size has: three methods on a collection and its items, under a version.
 _ONE_OF_MANY = """\
   - name: service{n}.read
@@ -66,6 +70,9 @@ class Setup:
     `cached` keeps answers, so that all but the first come from memory.
     `policies` are more keys of the upstream, `second` is the port of another upstream with the same
     ones, behind `/second/`. `mirror` is the port of an upstream that gets a copy of every request.
+    `events` is a store's URL or the embedded engine's folder: then `/events` is an asynchronous
+    route, whose events are delivered by this gateway or not (`deliver`), to `bench` or to the
+    upstream on the port `second`.
     """
 
     workers: int = 1
@@ -78,6 +85,8 @@ class Setup:
     policies: str = ""
     second: int = 0
     mirror: int = 0
+    events: str = ""
+    deliver: bool = True
 
     def paths(self) -> list[str]:
         """What to ask for: one path, or ten spread over all the routes."""
@@ -118,7 +127,9 @@ def config_text(job: Job, setup: Setup, admin: int) -> str:
         policies=_policies(job, setup),
         access_log=job.access_log,
         routes=(many or (_CACHED if setup.cached else _EVERYTHING))
-        + (_SECOND_ROUTE if setup.second else ""),
+        + (_SECOND_ROUTE if setup.second else "")
+        + (_EVENTS.format(to="second" if setup.second else "bench") if setup.events else ""),
+        deliver=str(setup.deliver).lower(),
         resilience=setup.policies.replace("}, ", "}\n    "),
         second=_second(setup),
     )
@@ -143,6 +154,9 @@ def _policies(job: Job, setup: Setup) -> str:
         jwks.write_text(setup.edge.jwks)
         policies += _AUTH
         sections += _IDENTITY.format(issuer=ISSUER, audience=AUDIENCE, jwks=jwks)
+    if setup.events:
+        where = f"url: {setup.events}" if ":" in setup.events else f"data: {setup.events}"
+        sections += f"store: {{{where}}}\n"
     if setup.store:
         policies += _LIMIT
         sections += _STORE.format(store=setup.store)

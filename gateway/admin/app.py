@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from gateway import __version__
 from gateway.admin.control import Control, ControlUnavailable
+from gateway.admin.delivery import delivery_routes
 from gateway.admin.endpoints import Endpoints
 from gateway.admin.guard import Gatekeeper
 from gateway.admin.pages import STYLE, index_page
@@ -59,6 +60,7 @@ def create_app(
         Route("/api/v1/explain", endpoints.explain),
         Route("/api/v1/reload", endpoints.reload, methods=["POST"]),
         Route("/api/v1/cache/purge", endpoints.purge, methods=["POST"]),
+        *delivery_routes(control),
     ]
     app = Starlette(
         routes=routes,

@@ -192,6 +192,30 @@ class FlagOutcome(msgspec.Struct, frozen=True):
     after: Any = None
 
 
+class DeliveryCall(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A question or an order about asynchronous routes: an operation, and what it takes.
+
+    `gateway/delivery/operations.py` lists the operations. `by` says who asks, for the audit.
+    """
+
+    name: str
+    params: dict[str, Any] = {}
+    by: str = ""
+
+
+class DeliveryAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What came of a `DeliveryCall`; `data` is that of the operation if it is `done`.
+
+    Otherwise `detail` says why: `unused` (no route is asynchronous), `unknown` (no such operation),
+    `invalid` (what was given), `missing` (what was asked for), `conflict` (what it is now does not
+    allow it), `unavailable` (the store).
+    """
+
+    state: Literal["done", "unused", "unknown", "invalid", "missing", "conflict", "unavailable"]
+    data: Any = None
+    detail: str = ""
+
+
 class Control(Protocol):
     """What the admin application may ask of the data path and tell it to do.
 
@@ -240,6 +264,10 @@ class Control(Protocol):
 
     async def order_flag(self, order: FlagOrder) -> FlagOutcome:
         """Change a flag, in every process and, with a store, in every gateway."""
+        ...
+
+    async def delivery(self, call: DeliveryCall) -> DeliveryAnswer:
+        """Have one process look into the queues, or do something with what stands in them."""
         ...
 
     async def explain(self, method: str, url: str) -> Explanation:

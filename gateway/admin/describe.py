@@ -20,13 +20,13 @@ from gateway.errors import ErrorCode
 from gateway.message import Headers, RawHeaders
 from gateway.policies.auth.fields import IdentityFields
 from gateway.policies.base import Guard, Policy
-from gateway.policies.catalog import BUILTIN
+from gateway.policies.catalog import BUILTIN, config_key
 from gateway.policies.terminal import refusal_of
 from gateway.routing.path import PathError, normalise
 from gateway.routing.table import host_name
 from gateway.runtime import CompiledRoute, Runtime, Snapshot
 
-_BUILTIN: Final = frozenset({*(policy.name for policy in BUILTIN), IdentityFields.name})
+_BUILTIN: Final = frozenset({*BUILTIN, IdentityFields.name})
 
 
 def route_infos(snapshot: Snapshot) -> list[RouteInfo]:
@@ -55,7 +55,7 @@ def _route_info(
 
 
 def _policy_info(configuration: Configuration, policy: Policy, route: CompiledRoute) -> PolicyInfo:
-    config = route.configs.get(policy.config_of or policy.name)
+    config = route.configs.get(config_key(policy.name))
     dumped: Any = config.model_dump(mode="json") if isinstance(config, BaseModel) else {}
     # A credential may stand in any string, such as a header that is set: what came from a
     # reference is shown as the reference.

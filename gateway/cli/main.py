@@ -26,6 +26,8 @@ COMMANDS: Final = {
     "healthcheck": "Ask a running gateway whether it is ready.",
     "reload": "Have a running gateway load its configuration again.",
     "chaos": "Rehearse failures against a configuration, and judge every route.",
+    "trace": "Show one transaction's whole way, and where its time went.",
+    "audit": "Print the record of every automated action (audit export).",
     "cache": "Have a running gateway forget cached answers (cache purge).",
 }
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
 import msgspec
 
 from gateway.admin.control import ReloadInfo
+from gateway.cli.asking import fail, send
 from gateway.cli.console import print_line
 from gateway.cli.main import config_option
-from gateway.cli.reach import Reply, find_admin
+from gateway.cli.reach import Reply
 from gateway.server.exits import Exit
 from gateway.server.reload import issue_line
-from gateway.settings import load_settings
 
 
 @click.command("reload")
@@ -28,15 +27,10 @@ def command(ctx: click.Context, config: Path | None, admin: str, timeout: float)
     The exit code is 0 if it serves what the files say now, 78 if it refused them and goes on with
     what it had, and 1 if it could not be asked.
     """
-    settings = load_settings(config=config)
-    found = find_admin(config, admin)
-    if settings.admin_token is not None:
-        found = replace(found, token=settings.admin_token.get_secret_value())
-    reply = found.ask("POST", "/api/v1/reload", timeout)
+    reply = send("POST", "/api/v1/reload", config=config, admin=admin, timeout=timeout)
     outcome = _outcome(reply)
     if outcome is None:
-        print_line("error", f"the admin listener answered {reply.status}{_detail(reply)}")
-        ctx.exit(Exit.FAILURE)
+        fail(reply)
     for issue in outcome.warnings:
         print_line("warning", issue_line(issue))
     for issue in outcome.errors:
@@ -57,11 +51,3 @@ def _outcome(reply: Reply) -> ReloadInfo | None:
         return msgspec.json.decode(reply.body, type=ReloadInfo)
     except msgspec.DecodeError:
         return None
-
-
-def _detail(reply: Reply) -> str:
-    body = reply.json()
-    if not isinstance(body, dict):
-        return ""
-    parts = [str(body[key]) for key in ("title", "detail") if body.get(key)]
-    return f": {'; '.join(parts)}" if parts else ""

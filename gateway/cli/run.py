@@ -10,9 +10,8 @@ from typing import Final, Literal
 
 import click
 
+from gateway import pauses
 from gateway.cli.main import config_option
-from gateway.server.log import configure_logging
-from gateway.settings import load_settings
 
 WATCH: Final = {True: "on", False: "off", None: None}
 """What the option --watch says, as the setting has it."""
@@ -23,7 +22,7 @@ WATCH: Final = {True: "on", False: "off", None: None}
 @click.option(
     "--watch/--no-watch",
     default=None,
-    help="Reload when the files change; also GATEWAYWATCH. [default: on]",
+    help="Reload when the files change; also GATEWAY_WATCH. [default: on]",
 )
 @click.option(
     "--http",
@@ -43,13 +42,14 @@ def command(
     # Until the event loop handles signals, a TERM simply ends the start: nothing is in flight. As
     # the first process of a container it would otherwise be ignored.
     signal.signal(signal.SIGTERM, leave)
+    # Before the imports, which make most of the objects of a start.
+    pauses.prepare_process()
+    from gateway.server.log import configure_logging
+    from gateway.server.run import run
+    from gateway.settings import load_settings
+
     settings = load_settings(config=config, watch=WATCH[watch])
     configure_logging(settings.log_level)
-    from gateway import pauses
-    from gateway.server.run import run
-
-    pauses.prepare_process()
-
     ctx.exit(int(run(settings, stock=http == "stock")))
 
 

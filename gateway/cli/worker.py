@@ -7,11 +7,10 @@ from pathlib import Path
 
 import click
 
+from gateway import pauses
 from gateway.cli.main import config_option
 from gateway.cli.run import WATCH, leave
 from gateway.config.address import Address
-from gateway.server.log import configure_logging
-from gateway.settings import load_settings
 
 
 @click.command("worker")
@@ -37,13 +36,15 @@ def command(ctx: click.Context, config: Path | None, watch: bool | None, admin: 
     configuration.
     """
     signal.signal(signal.SIGTERM, leave)
-    settings = load_settings(config=config, watch=WATCH[watch])
-    configure_logging(settings.log_level)
-    from gateway import pauses
+    # Before the imports, which make most of the objects of a start.
+    pauses.prepare_process()
+    from gateway.server.log import configure_logging
     from gateway.server.role import Role
     from gateway.server.run import run
+    from gateway.settings import load_settings
 
-    pauses.prepare_process()
+    settings = load_settings(config=config, watch=WATCH[watch])
+    configure_logging(settings.log_level)
     ctx.exit(int(run(settings, role=Role(worker=True, admin=_address(admin)))))
 
 

@@ -59,22 +59,28 @@ Companion = Callable[[Any, Any], Any]
 class PolicySpec:
     """What the configuration must know of one policy.
 
-    `config` is its model (a RootModel if its value is a scalar). `default` is the configuration, as
-    YAML data, of routes that do not mention it; None leaves it out. A `builtin` policy is a key of
-    the route; any other is a plugin, named under `plugins:`. One with an `upstream_key` may also
+    `model` gives its model (a RootModel if its value is a scalar). It is asked only when the model
+    is needed: the policy's module may have to be imported for it. `default` is the configuration,
+    as YAML data, of routes that do not mention it; None leaves it out. A `builtin` policy is a key
+    of the route; any other is a plugin, named under `plugins:`. One with an `upstream_key` may also
     stand under that key of an upstream, for all its routes; a route's own then replaces it field by
     field. `on_routes` is False if it stands nowhere else. `further_upstreams` are the fields of the
     model that name upstreams beside the route's own. `companion` gives the route that stands beside
     one which uses the policy, if there is to be one.
     """
 
-    config: type[BaseModel]
+    model: Callable[[], type[BaseModel]]
     default: Any = None
     builtin: bool = True
     upstream_key: str = ""
     on_routes: bool = True
     further_upstreams: tuple[str, ...] = ()
     companion: Companion | None = None
+
+    @property
+    def config(self) -> type[BaseModel]:
+        """The model of its configuration."""
+        return self.model()
 
 
 Catalog = Callable[[Sequence[str], Path], Mapping[str, PolicySpec]]

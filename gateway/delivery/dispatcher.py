@@ -11,9 +11,11 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from gateway.clock import Clock
+from gateway.config.model import GatewayConfig
+from gateway.delivery import KIND
 from gateway.delivery.journal import Journal
 from gateway.delivery.lane import LaneWorker
 from gateway.delivery.plan import LanePlan, Means
@@ -28,6 +30,8 @@ logger = logging.getLogger("gateway.delivery")
 # A lane that has become idle is part of the blocking read after this long at most.
 _BLOCK_MS: Final = 250
 _GAUGES_EVERY_S: Final = 5.0
+_TRIM_EVERY_S: Final = 60.0
+_LANES_EVERY_S: Final = 30.0
 # What is under way when the gateway stops, or a route is gone, may take this long to end.
 _GRACE_S: Final = 10.0
 _HANDOVER_S: Final = 600.0
@@ -54,7 +58,7 @@ class Dispatcher:
         self._store = store
         self._deliver = deliver
         self._metrics = metrics
-        self._clock = clock
+        self.clock = clock
         self._lanes: dict[Lane, LaneWorker] = {}
         self._watches: dict[str, list[asyncio.Future[None]]] = {}
         self._chores: dict[str, tuple[float, Chore]] = {}
@@ -88,7 +92,7 @@ class Dispatcher:
             worker.wake()
             await worker.finish(plan, _HANDOVER_S)
             return
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         if self._stop_by < now and not self._drained:
             # Plans that are withdrawn one after another share the time.
             self._stop_by = now + _GRACE_S
@@ -100,6 +104,11 @@ class Dispatcher:
     def lanes(self) -> list[Lane]:
         """Those that are configured."""
         return list(self._lanes)
+
+    def paused_for(self, lane: Lane) -> float:
+        """Seconds until this process takes something from a lane whose target is being spared."""
+        worker = self._lanes.get(lane)
+        return worker.paused_for() if worker is not None else 0.0
 
     # Events.
 
@@ -145,6 +154,8 @@ class Dispatcher:
         self._started = True
         self._store.require_durability()
         self.every("gauges", _GAUGES_EVERY_S, self._gauge)
+        self.every("audit", _TRIM_EVERY_S, self._trim)
+        self.every("lanes", _LANES_EVERY_S, self._tell_lanes)
         for name in self._chores:
             self._restart(name)
         if self._deliver:
@@ -191,7 +202,7 @@ class Dispatcher:
                     idle[key].wake()
 
     async def _gauge(self) -> None:
-        now = self._clock.wall()
+        now = self.clock.wall()
         depths, oldest = self._metrics.counts(DEPTH), self._metrics.counts(OLDEST)
         held = self._metrics.counts(HELD)
         for lane in self.lanes():
@@ -217,6 +228,17 @@ class Dispatcher:
         forced.cancel()
         await asyncio.gather(*(worker.quiet(0.0) for worker in workers))
 
+    async def _tell_lanes(self) -> None:
+        """Have the store know the lanes, so that one that is configured no longer can be found."""
+        names = [lane.name for lane in self.lanes()]
+        if names:
+            await self._store.call("SADD", self.queue.key("lanes"), *names)
+
+    async def _trim(self) -> None:
+        """Hold the audit to its number; its steps trim it by age."""
+        key = self.queue.key("audit")
+        await self._store.call("XTRIM", key, "MAXLEN", "~", self.journal.most)
+
     async def aclose(self) -> None:
         """Stop everything. What is under way stays in the queues."""
         tasks, self._tasks = list(self._tasks.values()), {}
@@ -234,3 +256,21 @@ class Dispatcher:
         for futures in list(self._watches.values()):
             for future in list(futures):
                 future.cancel()
+
+
+def dispatcher_of(
+    config: GatewayConfig,
+    store: Store,
+    shared: Callable[[tuple[object, ...], Callable[[], Any]], Any],
+    clock: Clock,
+    random: Random,
+    metrics: Metrics,
+) -> Dispatcher:
+    """The dispatcher of a configuration's store, the same one for everybody; `shared` keeps it."""
+    audit, deliver = config.telemetry.audit, config.server.deliver
+    journal = Journal(audit.retention, audit.max) if audit is not None else Journal(0.0)
+    dispatcher: Dispatcher = shared(
+        (KIND, config.store, audit, deliver),
+        lambda: Dispatcher(store, journal, clock, random, metrics, deliver=deliver),
+    )
+    return dispatcher

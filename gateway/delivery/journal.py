@@ -49,10 +49,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Journal:
-    """Makes entries. `retention` is how many seconds they are kept; 0 switches the audit off."""
+    """Makes entries. `retention` is how many seconds they are kept, 0 switches the audit off;
+    `most` is how many there may be.
+    """
 
-    def __init__(self, retention: float) -> None:
+    def __init__(self, retention: float, most: int = 5_000_000) -> None:
         self.retention = retention
+        self.most = most
 
     def accepted(
         self, at: float, event_id: str, head: Head, kind: str, targets: list[str]

@@ -61,6 +61,10 @@ class LaneWorker:
         self.idle_since = None
         self._wake.set()
 
+    def paused_for(self) -> float:
+        """Seconds until the next look, if the target is being spared; otherwise 0."""
+        return max(0.0, self._pace.until - self._means.clock.monotonic())
+
     async def finish(self, plan: LanePlan, grace: float) -> None:
         """Wait until what was begun with this plan has ended, at most `grace` seconds; what goes on
         longer is cancelled, and stays in the queue.

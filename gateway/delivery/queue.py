@@ -13,7 +13,7 @@ lane is `<route>/<target>`):
     rate:<lane>      string  when the bucket of the lane's rate is full again (microseconds)
     dead:<route>     zset    dead letters by time (ms): "id target reason code status"
     seen:<digest>    string  the first event of a name, to tell repetitions by
-    routes           set     every route that ever had an event
+    routes           set     every route that ever had an event; lanes every lane
     audit            stream  see journal.py; trail:<correlation id> lists its entries
 
 States: q in a stream, r handed out, w waiting for its time, o waiting for its turn, d delivered,

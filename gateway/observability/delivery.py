@@ -50,7 +50,7 @@ OLDEST: Final = Declaration(
     ("route", "target"), merge=Merge.MAX,
 )  # fmt: skip
 HELD: Final = Declaration(
-    "gateway_delivery_dead_letters", _G, "Dead letters that are kept.", ("route",), merge=Merge.MAX
+    "gateway_delivery_letters_held", _G, "Dead letters that are kept.", ("route",), merge=Merge.MAX
 )
 REPLAYED: Final = Declaration(
     "gateway_delivery_replayed_total", _C, "Dead letters that were sent on their way again.",

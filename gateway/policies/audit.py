@@ -11,8 +11,9 @@ from typing import ClassVar
 from pydantic import ConfigDict, RootModel
 
 from gateway.clock import Clock
-from gateway.delivery.journal import Entry, Journal
-from gateway.delivery.queue import PATIENCE_S, Queue
+from gateway.delivery.dispatcher import dispatcher_of
+from gateway.delivery.journal import Entry
+from gateway.delivery.queue import PATIENCE_S
 from gateway.delivery.recorder import Recorder
 from gateway.errors import ConfigError
 from gateway.message import Exchange
@@ -41,10 +42,9 @@ class AuditPolicy(Guard):
         """Open the audit. Raises ConfigError if it is switched off."""
         if not config.root:
             return cls(None, context.clock)
-        audit = context.telemetry.audit
-        if audit is None:
+        if context.telemetry.audit is None:
             raise ConfigError("telemetry.audit is null, so nothing can be written")
-        return cls(open_recorder(context, audit.retention), context.clock)
+        return cls(open_recorder(context), context.clock)
 
     def check(self, exchange: Exchange) -> None:
         """Be there when it ends."""
@@ -75,11 +75,18 @@ class AuditPolicy(Guard):
         )
 
 
-def open_recorder(context: BuildContext, retention: float) -> Recorder:
+def open_recorder(context: BuildContext) -> Recorder:
     """The recorder of this store, the same one for all routes."""
-    store = context.store(PATIENCE_S)
+    dispatcher = dispatcher_of(
+        context.config,
+        context.store(PATIENCE_S),
+        context.shared,
+        context.clock,
+        context.random,
+        context.metrics,
+    )
     recorder: Recorder = context.shared(
-        ("audit", context.config.store, retention),
-        lambda: Recorder(Queue(store, retention), Journal(retention), context.metrics),
+        ("audit", context.config.store, dispatcher.journal.retention),
+        lambda: Recorder(dispatcher.queue, dispatcher.journal, context.metrics),
     )
     return recorder

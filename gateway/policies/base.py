@@ -86,8 +86,9 @@ class BuildContext:
     time; it survives reloads as long as some route still asks for it. Has it a `start`, that is
     awaited before the policies' own, once for each configuration that uses it; has it an `aclose`,
     that is awaited when nobody asks for it any more. `config` is the whole configuration, `library`
-    its models and contracts, compiled. `upstream` is the name of the route's upstream, empty if it
-    has none. `store()` is the store; asking for it when a policy is built is what has it started.
+    its models and contracts, compiled, None if it has neither. `upstream` is the name of the
+    route's upstream, empty if it has none. `store()` is the store; asking for it when a policy is
+    built is what has it started.
     `forward_to(policy, field, upstream)` is what stands further in than `policy`, made once more
     for another upstream, which the policy's field names: as if the route had that upstream, so with
     its timeouts, breaker and credentials. Policies named in `without` are left out of it; `path`
@@ -140,28 +141,25 @@ class BuildContext:
 class Policy:
     """What both shapes have in common.
 
-    `name` is the key in YAML. `default` is the configuration, as YAML data, for routes that do not
-    mention the policy; None leaves it out of their chains. A plugin anchors itself with `before` or
-    `after`, naming a built-in policy; without either it stands last in its stage. A built-in policy
-    with an `upstream_key` is also configured under that key of `upstreams.<name>`, for all routes
-    to it; `on_routes = False` keeps it off routes. `further_upstreams` are the fields of its
+    `name` is the key in YAML. `switchable = False` keeps flags from switching it off. A policy that
+    `ends` a chain answers by itself: what stands further in is no part of the chain, but of
+    `forward_to`.
+
+    The rest is for plugins; of a built-in policy the table in `catalog.py` says it. `default` is
+    the configuration, as YAML data, for routes that do not mention the policy; None leaves it out
+    of their chains. A plugin anchors itself with `before` or `after`, naming a built-in policy;
+    without either it stands last in its stage. `further_upstreams` are the fields of its
     configuration that name upstreams beside the route's own (`BuildContext.forward_to`).
-    `config_of` names the policy whose configuration this one has too, for what must stand in two
-    places. `switchable = False` keeps flags from switching it off. A policy that `ends` a chain
-    answers by itself: what stands further in is no part of the chain, but of `forward_to`.
     """
 
     name: ClassVar[str]
     stage: ClassVar[Stage] = Stage.ADMISSION
     Config: ClassVar[type[BaseModel]]
+    switchable: ClassVar[bool] = True
     default: ClassVar[Any] = None
     before: ClassVar[str] = ""
     after: ClassVar[str] = ""
-    upstream_key: ClassVar[str] = ""
-    on_routes: ClassVar[bool] = True
     further_upstreams: ClassVar[tuple[str, ...]] = ()
-    config_of: ClassVar[str] = ""
-    switchable: ClassVar[bool] = True
     ends: ClassVar[bool] = False
 
     @classmethod

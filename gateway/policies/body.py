@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from pydantic import Field
 
@@ -39,7 +39,6 @@ class BodyPolicy(Guard):
 
     name: ClassVar[str] = "body"
     Config: ClassVar[type[BodyConfig]] = BodyConfig
-    default: ClassVar[Any] = {}
 
     def __init__(self, limit: int | None, report: Report | None = None) -> None:
         """Keep the limit; with `report`, a longer streamed body is told there, and passes."""

@@ -8,11 +8,13 @@ catalog, so that a changed plugin file takes effect at the next reload.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import inspect
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -20,75 +22,105 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from gateway.config.base import Companion, PolicySpec
+from gateway.config.base import PolicySpec
+from gateway.config.model import GatewayConfig, RouteConfig
 from gateway.errors import ConfigError
-from gateway.policies.access import AccessPolicy
-from gateway.policies.audit import AuditPolicy
 from gateway.policies.auth.fields import identity_fields
-from gateway.policies.auth.policy import AuthPolicy
 from gateway.policies.base import Around, BuildContext, Guard, Policy
-from gateway.policies.body import BodyPolicy
-from gateway.policies.bulkhead import BulkheadPolicy
-from gateway.policies.cache.policy import CachePolicy
-from gateway.policies.canary.policy import CanaryPolicy
-from gateway.policies.circuit_breaker import CircuitBreakerPolicy
-from gateway.policies.correlation import CorrelationPolicy
-from gateway.policies.cors import CorsPolicy
-from gateway.policies.deadline import DeadlinePolicy
-from gateway.policies.delivery.policy import DeliveryPolicy, DeliveryStatusPolicy
-from gateway.policies.fault.policy import FaultPolicy
-from gateway.policies.flag import FlagGroupPolicy, FlagPolicy
-from gateway.policies.headers import HeadersPolicy
-from gateway.policies.hedge import HedgePolicy
-from gateway.policies.idempotency.policy import IdempotencyPolicy
-from gateway.policies.mirror.policy import MirrorPolicy
-from gateway.policies.observe import ObservePolicy
 from gateway.policies.order import arrange
-from gateway.policies.rate_limit.policy import RateLimitPolicy
-from gateway.policies.retry import RetryPolicy
-from gateway.policies.upstream_auth.policy import UpstreamAuthPolicy
-from gateway.policies.validate.policy import ValidatePolicy
 
-BUILTIN: Final[tuple[type[Policy], ...]] = (
-    CorrelationPolicy,
-    ObservePolicy,
-    AuditPolicy,
-    FlagPolicy,
-    AccessPolicy,
-    CorsPolicy,
-    BodyPolicy,
-    AuthPolicy,
-    FlagGroupPolicy,
-    RateLimitPolicy,
-    ValidatePolicy,
-    IdempotencyPolicy,
-    CachePolicy,
-    DeliveryStatusPolicy,
-    DeliveryPolicy,
-    HeadersPolicy,
-    FaultPolicy,
-    MirrorPolicy,
-    CanaryPolicy,
-    DeadlinePolicy,
-    UpstreamAuthPolicy,
-    RetryPolicy,
-    HedgePolicy,
-    CircuitBreakerPolicy,
-    BulkheadPolicy,
-)
+
+@dataclass(frozen=True, slots=True)
+class Builtin:
+    """A built-in policy, whose module is imported when a configuration first uses it.
+
+    `where` is `module:class` within this package. The rest is what must be known of it before that,
+    and stands here alone. `default` is its configuration, as YAML data, on routes that do not
+    mention it; None leaves it out of their chains. With an `upstream_key` it is also configured
+    under that key of `upstreams.<name>`, for all routes to it; `on_routes=False` keeps it off
+    routes. `further_upstreams` is as in `Policy`. `config_of` names the policy whose configuration
+    this one has too, for what must stand in two places. `has_companion` says that its class has a
+    `companion` of its own.
+    """
+
+    where: str
+    default: Any = None
+    upstream_key: str = ""
+    on_routes: bool = True
+    further_upstreams: tuple[str, ...] = ()
+    config_of: str = ""
+    has_companion: bool = False
+
+    def load(self) -> type[Policy]:
+        """The class; its module is imported now if it was not yet."""
+        module, _, name = self.where.partition(":")
+        policy: type[Policy] = getattr(importlib.import_module(f"{__package__}.{module}"), name)
+        return policy
+
+    def spec(self) -> PolicySpec:
+        """What the configuration must know of it."""
+
+        def companion(route: RouteConfig, config: Any) -> RouteConfig | None:
+            return self.load().companion(route, config)
+
+        return PolicySpec(
+            lambda: self.load().Config,
+            default=self.default,
+            upstream_key=self.upstream_key,
+            on_routes=self.on_routes,
+            further_upstreams=self.further_upstreams,
+            companion=companion if self.has_companion else None,
+        )
+
+
+BUILTIN: Final[dict[str, Builtin]] = {
+    "correlation": Builtin("correlation:CorrelationPolicy", default={}),
+    "observe": Builtin("observe:ObservePolicy", default={}),
+    "audit": Builtin("audit:AuditPolicy"),
+    "flag": Builtin("flag:FlagPolicy"),
+    "access": Builtin("access:AccessPolicy"),
+    "cors": Builtin("cors:CorsPolicy"),
+    "body": Builtin("body:BodyPolicy", default={}),
+    "auth": Builtin("auth.policy:AuthPolicy"),
+    "flag_group": Builtin("flag:FlagGroupPolicy", config_of="flag"),
+    "rate_limit": Builtin("rate_limit.policy:RateLimitPolicy"),
+    "validate": Builtin("validate.policy:ValidatePolicy"),
+    "idempotency": Builtin("idempotency.policy:IdempotencyPolicy"),
+    "cache": Builtin("cache.policy:CachePolicy"),
+    "delivery_status": Builtin("delivery.policy:DeliveryStatusPolicy", on_routes=False),
+    "delivery": Builtin(
+        "delivery.policy:DeliveryPolicy", further_upstreams=("upstreams",), has_companion=True
+    ),
+    "headers": Builtin("headers:HeadersPolicy"),
+    "fault": Builtin("fault.policy:FaultPolicy"),
+    "mirror": Builtin("mirror.policy:MirrorPolicy", further_upstreams=("upstream",)),
+    "canary": Builtin("canary.policy:CanaryPolicy", further_upstreams=("upstream",)),
+    "timeout": Builtin("deadline:DeadlinePolicy", upstream_key="timeout"),
+    "upstream_auth": Builtin(
+        "upstream_auth.policy:UpstreamAuthPolicy", upstream_key="auth", on_routes=False
+    ),
+    "retry": Builtin("retry.policy:RetryPolicy", upstream_key="retry"),
+    "hedge": Builtin("hedge.policy:HedgePolicy", upstream_key="hedge"),
+    "circuit_breaker": Builtin(
+        "circuit_breaker.policy:CircuitBreakerPolicy", upstream_key="circuit_breaker"
+    ),
+    "bulkhead": Builtin("bulkhead.policy:BulkheadPolicy", upstream_key="bulkhead"),
+}
 ENTRY_POINT_GROUP: Final = "lockgate.policies"
 
 
 class PolicyCatalog:
     """All policies of one configuration. Called by the configuration loader with its `plugins:`.
 
-    `policies` maps a name to its class, `order` lists the names as they run; both are complete once
-    the catalog was called.
+    `order` lists the names of the policies as they run, and is complete once the catalog was
+    called.
     """
 
     def __init__(self) -> None:
-        self.policies: dict[str, type[Policy]] = {policy.name: policy for policy in BUILTIN}
-        self.order: list[str] = arrange(BUILTIN)
+        self.order: list[str] = arrange([])
+        self._plugins: dict[str, type[Policy]] = {}
+        # Built-in ones as far as they were used.
+        self._loaded: dict[str, type[Policy]] = {}
 
     def __call__(self, plugins: Sequence[str], base_dir: Path) -> Mapping[str, PolicySpec]:
         """Load the plugins and say, by policy name, which configuration each policy takes.
@@ -96,28 +128,31 @@ class PolicyCatalog:
         Raises ConfigError for a plugin that can't be found, fails to import, holds no policy, or
         takes a name that is in use; its `path` is `plugins[i]`.
         """
-        self.policies = {policy.name: policy for policy in BUILTIN}
+        self._plugins = {}
         for position, reference in enumerate(plugins):
             try:
                 for policy in load_plugin(reference, base_dir):
                     self._add(policy, reference)
             except ConfigError as error:
                 raise ConfigError(error.message, f"plugins[{position}]") from error
-        self.order = arrange(self.policies.values())
-        builtin = {policy.name for policy in BUILTIN}
-        return {
-            name: PolicySpec(
-                config=policy.Config,
-                default=policy.default,
-                builtin=name in builtin,
-                upstream_key=policy.upstream_key,
-                on_routes=policy.on_routes,
-                further_upstreams=policy.further_upstreams,
-                companion=_companion(policy),
-            )
-            for name, policy in self.policies.items()
-            if not policy.config_of
-        }
+        self.order = arrange(self._plugins.values())
+        specs = {name: each.spec() for name, each in BUILTIN.items() if not each.config_of}
+        return specs | {name: _plugin_spec(policy) for name, policy in self._plugins.items()}
+
+    def policy(self, name: str) -> type[Policy]:
+        """The class of a policy. Raises KeyError if there is none of that name."""
+        found = self._plugins.get(name) or self._loaded.get(name)
+        if found is None:
+            found = self._loaded[name] = BUILTIN[name].load()
+        return found
+
+    def import_used(self, gateway: GatewayConfig) -> None:
+        """Import the policies of a configuration that was validated elsewhere."""
+        used = {name for route in gateway.routes for name in route.policies}
+        for upstream in gateway.upstreams.values():
+            used.update(upstream.policies)
+        for name in used:
+            self.policy(name)
 
     def build(self, configs: Mapping[str, Any], context: BuildContext) -> tuple[Policy, ...]:
         """The policies of one route, in the order in which they run; `configs` is by name.
@@ -136,11 +171,11 @@ class PolicyCatalog:
         """The policies of `configs` and no others, in their order; raises as `build` does."""
         built: list[Policy] = []
         for name in self.order:
-            config = configs.get(self.policies[name].config_of or name)
+            config = configs.get(config_key(name))
             if config is None:
                 continue
             try:
-                built.append(self.policies[name].build(config, context))
+                built.append(self.policy(name).build(config, context))
             except ConfigError as error:
                 path = f"{name}.{error.path}" if error.path else name
                 raise ConfigError(error.message, path) from error
@@ -159,14 +194,24 @@ class PolicyCatalog:
         config = getattr(policy, "Config", None)
         if not (inspect.isclass(config) and issubclass(config, BaseModel)):
             raise ConfigError(f"{reference}: policy {name} has no Config model")
-        if name in self.policies:
+        if name in BUILTIN or name in self._plugins:
             raise ConfigError(f"{reference}: a policy named {name} exists already")
-        self.policies[name] = policy
+        self._plugins[name] = policy
 
 
-def _companion(policy: type[Policy]) -> Companion | None:
-    own = policy.companion.__func__ is not Policy.companion.__func__  # type: ignore[attr-defined]
-    return policy.companion if own else None
+def config_key(name: str) -> str:
+    """Under which key the configuration of this policy stands."""
+    builtin = BUILTIN.get(name)
+    return name if builtin is None else builtin.config_of or name
+
+
+def _plugin_spec(policy: type[Policy]) -> PolicySpec:
+    return PolicySpec(
+        lambda: policy.Config,
+        default=policy.default,
+        builtin=False,
+        further_upstreams=policy.further_upstreams,
+    )
 
 
 def load_plugin(reference: str, base_dir: Path) -> list[type[Policy]]:

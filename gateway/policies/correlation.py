@@ -12,7 +12,7 @@ unless it is malformed or `accept` is off. A flow that is followed by that field
 from __future__ import annotations
 
 import random
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -42,7 +42,6 @@ class CorrelationPolicy(Guard):
 
     name: ClassVar[str] = "correlation"
     Config: ClassVar[type[CorrelationConfig]] = CorrelationConfig
-    default: ClassVar[Any] = {}
 
     def __init__(self, config: CorrelationConfig, rng: random.Random) -> None:
         header = config.header.lower().encode("ascii")

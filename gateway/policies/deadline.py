@@ -33,7 +33,6 @@ class DeadlinePolicy(Around):
     name: ClassVar[str] = "timeout"
     stage: ClassVar[Stage] = Stage.DELIVERY
     Config: ClassVar[type[DeadlineConfig]] = DeadlineConfig
-    upstream_key: ClassVar[str] = "timeout"
 
     def __init__(self, timeout_s: float, clock: Clock) -> None:
         self._run = Deadline(timeout_s, clock.monotonic).run

@@ -52,7 +52,6 @@ class FlagGroupPolicy(Guard):
 
     name: ClassVar[str] = "flag_group"
     Config: ClassVar[type[FlagUse]] = FlagUse
-    config_of: ClassVar[str] = "flag"
 
     def __init__(self, switch: Switch) -> None:
         self._switch = switch

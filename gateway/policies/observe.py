@@ -7,7 +7,7 @@ counted is declared in `observability/metrics.py`; what a log line says in
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from gateway.config.base import PolicyConfig
 from gateway.message import Exchange
@@ -25,7 +25,6 @@ class ObservePolicy(Guard):
 
     name: ClassVar[str] = "observe"
     Config: ClassVar[type[ObserveConfig]] = ObserveConfig
-    default: ClassVar[Any] = {}
 
     def __init__(self, context: BuildContext) -> None:
         ids: IdSource = context.shared(("trace ids",), lambda: IdSource(context.random))

@@ -44,16 +44,15 @@ DELIVERY: Final = (
 )
 
 
-def arrange(policies: Iterable[type[Policy]]) -> list[str]:
+def arrange(plugins: Iterable[type[Policy]]) -> list[str]:
     """All policy names in the order in which they run: admission, then delivery.
 
     Raises ConfigError if a plugin names an unknown anchor, one of the other stage, or two anchors.
     Plugins with the same anchor stand in alphabetical order.
     """
-    order = [*ADMISSION, *DELIVERY]
-    by_name = {policy.name: policy for policy in policies}
+    by_name = {policy.name: policy for policy in plugins}
     admission, delivery = list(ADMISSION), list(DELIVERY)
-    for name in sorted(by_name.keys() - set(order)):
+    for name in sorted(by_name):
         policy = by_name[name]
         line = admission if policy.stage is Stage.ADMISSION else delivery
         anchor = policy.before or policy.after

@@ -18,6 +18,8 @@ logger = logging.getLogger("gateway.workers")
 
 # Seconds that a worker has to answer.
 ASK_S: Final = 2.0
+# And for what it has to do in the store, several calls one after another.
+CALL_S: Final = 15.0
 # What a question raises whose worker is gone, failed, or too busy.
 LOST: Final = (ChannelClosed, CallFailed, TimeoutError, OSError)
 
@@ -42,18 +44,20 @@ class Asking:
             for view in answer or ()
         ]
 
-    async def any(self, method: str, payload: Any, kind: type[T]) -> T:
+    async def any(self, method: str, payload: Any, kind: type[T], patience: float = ASK_S) -> T:
         """The answer of the first that has one. Raises ControlUnavailable if none has."""
         for member in self._serving():
-            answer = await self.ask(member, method, payload, kind)
+            answer = await self.ask(member, method, payload, kind, patience)
             if answer is not None:
                 return answer
         raise ControlUnavailable("no worker can answer now")
 
-    async def ask(self, member: Member, method: str, payload: Any, kind: type[T]) -> T | None:
+    async def ask(
+        self, member: Member, method: str, payload: Any, kind: type[T], patience: float = ASK_S
+    ) -> T | None:
         """The member's answer, or None if it is lost or says nothing in time."""
         try:
-            async with asyncio.timeout(ASK_S):
+            async with asyncio.timeout(patience):
                 return await member.channel.call(method, payload, result=kind)
         except (*LOST, msgspec.DecodeError) as error:
             logger.warning("worker %d does not answer %s: %r", member.pid, method, error)

@@ -9,6 +9,8 @@ from gateway.admin.control import (
     BreakerOrder,
     Check,
     ConfigInfo,
+    DeliveryAnswer,
+    DeliveryCall,
     Explanation,
     FlagOrder,
     FlagOutcome,
@@ -84,6 +86,9 @@ class ProcessControl:
 
     async def order_flag(self, order: FlagOrder) -> FlagOutcome:
         return await self._plane.order_flag(order)
+
+    async def delivery(self, call: DeliveryCall) -> DeliveryAnswer:
+        return await self._plane.delivery(call)
 
     async def explain(self, method: str, url: str) -> Explanation:
         return await self._plane.explain(method, url)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Sequence
 from socket import socket
 from typing import Any, Final, TypeVar
@@ -20,6 +19,8 @@ from gateway.admin.control import (
     BreakerOrder,
     Check,
     ControlUnavailable,
+    DeliveryAnswer,
+    DeliveryCall,
     Explanation,
     FlagOrder,
     FlagOutcome,
@@ -33,7 +34,7 @@ from gateway.errors import ConfigError
 from gateway.observability.metrics import Metrics
 from gateway.observability.snapshot import Aggregator, Snapshot
 from gateway.runtime import Loaded
-from gateway.server.asking import ASK_S, LOST, Asking
+from gateway.server.asking import ASK_S, CALL_S, LOST, Asking
 from gateway.server.channel import ChannelClosed
 from gateway.server.engines import FleetEngines
 from gateway.server.member import Member, spawn, start, store_checks
@@ -46,7 +47,6 @@ logger = logging.getLogger("gateway.workers")
 
 T = TypeVar("T")
 
-_BACKOFF_BASE_S: Final = 0.1
 # A worker that served this long has not failed "again" when it ends.
 _STEADY_S: Final = 60.0
 # What a worker needs beyond the drain to close its logs and pools.
@@ -203,7 +203,7 @@ class Fleet:
 
     async def _refill(self, slot: Slot) -> None:
         while True:
-            await asyncio.sleep(self._backoff(slot.failures))
+            await asyncio.sleep(slot.pause(self._settings.worker.backoff_max))
             try:
                 await self._launch(slot)
                 await self._catch_up(slot)
@@ -226,14 +226,6 @@ class Fleet:
                 member.generation = self._build.generation
             member.ready = True
         logger.info("worker %d serves", member.pid, extra={"worker": slot.index})
-
-    def _backoff(self, failures: int) -> float:
-        if failures == 0:
-            return 0.0
-        longest = self._settings.worker.backoff_max
-        pause: float = min(longest, _BACKOFF_BASE_S * 2.0 ** min(failures - 1, 20))
-        # Workers that fell together should not rise together.
-        return pause * (0.5 + random.random() / 2)  # noqa: S311 - no secret depends on it
 
     def _hand_over(self, slot: Slot) -> None:
         if not slot.orphaned and not self._stopping:
@@ -350,6 +342,9 @@ class Fleet:
 
     async def explain(self, method: str, url: str) -> Explanation:
         return await self._asking.any("explain", Explain(method, url), Explanation)
+
+    async def delivery(self, call: DeliveryCall) -> DeliveryAnswer:
+        return await self._asking.any("delivery", call, DeliveryAnswer, CALL_S)
 
     async def upstreams(self) -> Sequence[dict[str, Any]]:
         """The upstreams as each worker sees them; `worker` tells whose view a mapping is."""

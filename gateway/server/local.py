@@ -19,6 +19,8 @@ from gateway.admin import describe
 from gateway.admin.control import (
     BreakerOrder,
     Check,
+    DeliveryAnswer,
+    DeliveryCall,
     Explanation,
     FlagOrder,
     FlagOutcome,
@@ -226,6 +228,14 @@ class LocalPlane:
         keys = self.runtime.snapshot.keys
         boards = [each for key, each in self.runtime.known(FLAGS) if key in keys]
         return boards[0] if boards else None
+
+    async def delivery(self, call: DeliveryCall) -> DeliveryAnswer:
+        # Here, because it takes memory that only asynchronous routes should cost.
+        from gateway.server.desk import answer
+
+        keys = self.runtime.snapshot.keys
+        found = [each for key, each in self.runtime.known(DELIVERY) if key in keys]
+        return await answer(found[0] if found else None, call)
 
     async def explain(self, method: str, url: str) -> Explanation:
         return describe.explain(self.runtime.snapshot, method, url)

@@ -23,6 +23,8 @@ from gateway.server.worker import BEATS
 # The child must find this package wherever the parent found it, and nothing else.
 _ENTRY: Final = (
     "import json, sys; arguments = json.loads(sys.argv[1]); sys.path[:] = arguments.pop('path'); "
+    # Before the imports, which make most of the objects of a start.
+    "from gateway.pauses import prepare_process; prepare_process(); "
     "from gateway.server.worker import main; main(**arguments)"
 )
 

@@ -115,4 +115,6 @@ def unpack(build: Build) -> Loaded:
         configuration = pickle.loads(build.configuration)  # noqa: S301 - from our own parent
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"a plugin changed while it was loaded ({error})", "plugins") from error
+    # Here, because this runs beside the event loop.
+    catalog.import_used(configuration.gateway)
     return Loaded(configuration, catalog)

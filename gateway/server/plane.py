@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from gateway.admin.control import (
     BreakerOrder,
     Check,
+    DeliveryAnswer,
+    DeliveryCall,
     Explanation,
     FlagOrder,
     FlagOutcome,
@@ -76,6 +78,8 @@ class Plane(Protocol):
     async def order_flag(self, order: FlagOrder, *, tell: bool = True) -> FlagOutcome:
         """Carry it out; `tell` also has the store's other gateways follow."""
         ...
+
+    async def delivery(self, call: DeliveryCall) -> DeliveryAnswer: ...
 
     async def explain(self, method: str, url: str) -> Explanation: ...
 

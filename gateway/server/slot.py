@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import dataclass
 from socket import socket
+from typing import Final
 
 from gateway.server.member import Member
+
+_BACKOFF_BASE_S: Final = 0.1
 
 
 @dataclass(slots=True)
@@ -20,6 +24,14 @@ class Slot:
     failures: int = 0
     restarts: int = 0
     orphaned: bool = False
+
+    def pause(self, longest: float) -> float:
+        """Seconds before it is filled anew; more after each failure, `longest` at most."""
+        if self.failures == 0:
+            return 0.0
+        pause: float = min(longest, _BACKOFF_BASE_S * 2.0 ** min(self.failures - 1, 20))
+        # Workers that fell together should not rise together.
+        return pause * (0.5 + random.random() / 2)  # noqa: S311 - no secret depends on it
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway import __version__, pauses
-from gateway.admin.control import BreakerOrder
+from gateway import __version__
+from gateway.admin.control import BreakerOrder, DeliveryCall
 from gateway.clock import SystemClock
 from gateway.runtime import Runtime
 from gateway.server.channel import Channel, open_channel
@@ -70,6 +70,7 @@ class Worker:
             "order_flag": self._order_flag,
             "store": self._store,
             "order_breaker": self._order_breaker,
+            "delivery": self._delivery,
             "explain": self._explain,
             "metrics": self._metrics,
             "purge": self._purge,
@@ -196,6 +197,9 @@ class Worker:
         order = msgspec.json.decode(payload, type=BreakerOrder)
         return await self._serving().order_breaker(order)
 
+    async def _delivery(self, payload: msgspec.Raw) -> Any:
+        return await self._serving().delivery(msgspec.json.decode(payload, type=DeliveryCall))
+
     async def _explain(self, payload: msgspec.Raw) -> Any:
         asked = msgspec.json.decode(payload, type=Explain)
         return await self._serving().explain(asked.method, asked.url)
@@ -236,7 +240,6 @@ def main(slot: int, channel: int, shared: list[list[int]]) -> None:
     sockets = [[socket(fileno=number) for number in numbers] for numbers in shared]
     end = socket(fileno=channel)
     configure_logging("info")
-    pauses.prepare_process()
 
     async def serve() -> Exit:
         return await Worker(slot, sockets).run(end)

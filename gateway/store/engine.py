@@ -213,6 +213,8 @@ class Engine:
             "save": "",
             "databases": "1",
             "maxmemory-policy": "noeviction",
+            # An event is a hash of small fields, and there may be a million of them.
+            "hash-max-listpack-value": "1024",
             "daemonize": "no",
             "loglevel": "notice",
             "logfile": "",

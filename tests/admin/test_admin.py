@@ -20,6 +20,8 @@ from gateway.admin.control import (
     Check,
     ConfigInfo,
     ControlUnavailable,
+    DeliveryAnswer,
+    DeliveryCall,
     Explanation,
     FlagOrder,
     FlagOutcome,
@@ -59,6 +61,8 @@ class FakeControl:
         self.purged: list[Purge] = []
         self.shared = "told"
         self.flag: Any = "off"
+        self.called: list[DeliveryCall] = []
+        self.answer = DeliveryAnswer("unused")
 
     async def health(self) -> Health:
         return self.state
@@ -76,6 +80,10 @@ class FakeControl:
             return FlagOutcome("invalid" if order.value == "what" else "unavailable", "no such")
         before, self.flag = self.flag, "off" if order.reset else order.value
         return FlagOutcome("done", "", before, self.flag)
+
+    async def delivery(self, call: DeliveryCall) -> DeliveryAnswer:
+        self.called.append(call)
+        return self.answer
 
     async def store(self) -> Sequence[dict[str, Any]]:
         return [{"state": "down", "last_error": "refused"}]
@@ -451,3 +459,21 @@ async def test_purge_that_not_everybody_heard_of() -> None:
         control.unavailable = True
         got = await client.post("/api/v1/cache/purge", json=everything)
         is_problem(got, 503, "unavailable")
+
+
+async def test_questions_about_asynchronous_routes() -> None:
+    """Query, path and body become parameters; what can't be done is said with a status."""
+    control = FakeControl()
+    async with admin(control) as client:
+        path = "/api/v1/delivery/queues"
+        assert (await client.get(path)).json()["code"] == "no_delivery"
+        control.answer = DeliveryAnswer("done", {"queues": []})
+        assert (await client.get(f"{path}?route=a")).json() == {"queues": []}
+        codes = []
+        for state in ("unknown", "invalid", "missing", "conflict", "unavailable"):
+            control.answer = DeliveryAnswer(state, detail="why")
+            refused = await client.get(path)
+            assert refused.json()["detail"] == "why"
+            codes.append(refused.status_code)
+    assert codes == [404, 400, 404, 409, 503]
+    assert control.called[1] == DeliveryCall("queues", {"route": "a"})

@@ -13,6 +13,7 @@ from gateway.chaos.described import Descriptions
 from gateway.chaos.requests import Maker
 from gateway.chaos.scenario import RequestConfig
 from gateway.contracts.files import Files
+from gateway.loading import make_library
 from gateway.runtime import Loaded
 from tests.support.gateway import load
 
@@ -24,9 +25,9 @@ def maker(
 ) -> tuple[Maker, Loaded]:
     loaded = load(folder, f"{UPSTREAM}{more}routes: [{{name: r, {route}, upstream: a}}]\n")
     configuration = loaded.configuration
-    assert loaded.library is not None
+    library = loaded.library or make_library(configuration)
     described = Descriptions(
-        configuration.gateway, loaded.library, Files(configuration.base_dir, configuration.content)
+        configuration.gateway, library, Files(configuration.base_dir, configuration.content)
     )
     wallet = Wallet(configuration.gateway.identities, [], folder, Random(seed))
     config = RequestConfig.model_validate(given)

@@ -64,15 +64,15 @@ class Stamp(PolicyConfig):
 
 
 BUILTIN = {
-    "correlation": PolicySpec(Correlation, {}),
-    "timeout": PolicySpec(Deadline, "15s", upstream_key="timeout"),
-    "cors": PolicySpec(Cors),
-    "access": PolicySpec(Access),
-    "body": PolicySpec(Body),
+    "correlation": PolicySpec(lambda: Correlation, {}),
+    "timeout": PolicySpec(lambda: Deadline, "15s", upstream_key="timeout"),
+    "cors": PolicySpec(lambda: Cors),
+    "access": PolicySpec(lambda: Access),
+    "body": PolicySpec(lambda: Body),
 }
 EXTERNAL = {
-    "signature.py": {"signature": PolicySpec(Signature, None, builtin=False)},
-    "stamp.py": {"stamp": PolicySpec(Stamp, {}, builtin=False)},
+    "signature.py": {"signature": PolicySpec(lambda: Signature, None, builtin=False)},
+    "stamp.py": {"stamp": PolicySpec(lambda: Stamp, {}, builtin=False)},
 }
 
 

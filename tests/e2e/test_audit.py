@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.admin.control import DeliveryAnswer, DeliveryCall
 from gateway.delivery.journal import Entry
 from gateway.delivery.queue import Queue
 from gateway.delivery.recorder import Recorder
@@ -153,6 +154,23 @@ async def test_an_audit_that_is_switched_off(tmp_path: Path) -> None:
             assert await queue_of(gateway).store.call("EXISTS", queue_of(gateway).key("audit")) == 0
 
 
+async def test_the_audit_is_held_to_its_number(tmp_path: Path) -> None:
+    """The oldest entries go first."""
+    async with serving(VALKEY, tmp_path / "store") as store, ScriptedUpstream(answer) as upstream:
+        head = 'server: {listen: "127.0.0.1:0", admin: null}\ntelemetry: {audit: {max: 100}}\n'
+        async with run_gateway(tmp_path, head + config(upstream, store)) as gateway:
+            ((_, recorder),) = gateway.runtime.known("audit")
+            ((_, dispatcher),) = gateway.runtime.known("delivery")
+            for number in range(1000):
+                recorder.record(Entry(float(number), "call", "read", "many"))
+            await trail(queue_of(gateway), "many", 1000)
+            await dispatcher._trim()
+            left = await page(queue_of(gateway), Wanted())
+    # Streams are trimmed by whole blocks.
+    assert 100 <= len(left.entries) <= 250
+    assert left.entries[-1].at == 999.0
+
+
 async def test_a_full_buffer_drops_and_counts(tmp_path: Path) -> None:
     """Memory is bounded while the store is away."""
     async with (
@@ -166,3 +184,38 @@ async def test_a_full_buffer_drops_and_counts(tmp_path: Path) -> None:
             for _ in range(10_050):
                 recorder.record(Entry(0.0, "call", "read", "many"))
             assert gateway.metric("gateway_audit_dropped_total") == 50
+
+
+async def test_operators_ask(tmp_path: Path) -> None:
+    """A trace with its events, one event, the audit in pages; what can't be meant is refused."""
+    async with (
+        serving(VALKEY, tmp_path / "store") as store,
+        ScriptedUpstream(answer) as upstream,
+        run_gateway(tmp_path, config(upstream, store)) as gateway,
+        gateway.client(headers={"X-Correlation-ID": "flow-10"}) as client,
+    ):
+        done = await client.post("/events", json={}, headers={"Prefer": "wait=5"})
+        accepted = done.json()
+
+        async def ask(name: str, **params: object) -> DeliveryAnswer:
+            return await gateway.plane.delivery(DeliveryCall(name, params))
+
+        found = (await ask("trace", correlation_id="flow-10")).data
+        assert [each.kind for each in found.entries] == ["accepted", "attempt"]
+        assert [each.event_id for each in found.events] == [accepted["event_id"]]
+        event = (await ask("event", event_id=accepted["event_id"])).data
+        assert [each["status"] for each in event.targets[0].history] == [200]
+        first = (await ask("audit", count="1")).data
+        second = (await ask("audit", count=1, cursor=first["cursor"])).data
+        kinds = [each.kind for each in first["entries"] + second["entries"]]
+        assert kinds == ["accepted", "attempt"]
+        refused = [
+            await ask("trace", correlation_id="nobody"),
+            await ask("trace", correlation_id="x" * 1000),
+            await ask("event", event_id="nothing"),
+            await ask("audit", count=0),
+            await ask("audit", cursor="1 COUNT 5"),
+            await ask("audit", who="me"),
+        ]
+    states = [each.state for each in refused]
+    assert states == ["missing", "invalid", "missing", "invalid", "invalid", "invalid"]

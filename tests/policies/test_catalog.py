@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from textwrap import dedent
 
@@ -41,8 +43,74 @@ def test_the_built_in_policies_are_there_without_plugins(tmp_path: Path) -> None
     """Each with the model of its configuration and what it starts from."""
     specs = PolicyCatalog()([], tmp_path)
 
-    assert set(specs) == {policy.name for policy in BUILTIN if not policy.config_of}
+    assert set(specs) == {name for name, each in BUILTIN.items() if not each.config_of}
     assert all(spec.builtin for spec in specs.values())
+
+
+# Imports what a gateway of one process does, and serves the configuration without a listener.
+START = """
+import asyncio, sys
+from pathlib import Path
+import gateway.server.local, gateway.server.run
+from gateway.runtime import Runtime, load_configuration
+
+async def main():
+    runtime = Runtime()
+    await runtime.start(load_configuration(Path(sys.argv[1]), {}))
+    print(*sys.modules)
+    await runtime.aclose()
+
+asyncio.run(main())
+"""
+# What takes the most memory of all that not every gateway needs.
+HEAVY = {
+    "cryptography",
+    "gateway.contracts",
+    "gateway.delivery",
+    "httpx",
+    "jsonschema_rs",
+    "jwt",
+    "prometheus_client",
+    "redis",
+}
+
+
+def modules_of(file: Path) -> set[str]:
+    """The modules that a gateway with this configuration loads."""
+    command = [sys.executable, "-c", START, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_a_policy_that_no_route_uses_is_not_imported(tmp_path: Path) -> None:
+    """A gateway pays in memory and in start time for what it uses, and for nothing else."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(
+        "version: 1\nserver: {listen: 127.0.0.1:0}\n"
+        "upstreams: {a: {targets: ['http://127.0.0.1:1'], timeout: 5s}}\n"
+        "routes: [{name: a, match: {path: /}, upstream: a, cors: {origins: ['https://b.example']}}]"
+    )
+
+    modules = modules_of(file)
+
+    used = {"correlation", "observe", "body", "cors", "timeout"}
+    homes = {
+        name: f"gateway.policies.{each.where.partition(':')[0]}" for name, each in BUILTIN.items()
+    }
+    assert {name for name, home in homes.items() if home in modules} == used
+    assert not HEAVY & modules
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_the_table_says_what_is_there(name: str) -> None:
+    """What no type checker sees: the place of the class, and the fields that the table names."""
+    policy = BUILTIN[name].load()
+
+    assert policy.name == name
+    members = policy.Config.model_fields.keys() | vars(policy.Config).keys()
+    assert {*BUILTIN[name].further_upstreams} <= members
+    assert BUILTIN[name].has_companion == ("companion" in vars(policy))
 
 
 def test_a_plugin_file_joins_the_catalog_at_its_anchor(tmp_path: Path) -> None:
@@ -66,8 +134,8 @@ def test_an_edited_plugin_takes_effect_at_the_next_load(tmp_path: Path) -> None:
 
     second([name], tmp_path)
 
-    assert first.policies["greeting"].Config().word == "hello"  # type: ignore[attr-defined]
-    assert second.policies["greeting"].Config().word == "bye"  # type: ignore[attr-defined]
+    assert first.policy("greeting").Config().word == "hello"  # type: ignore[attr-defined]
+    assert second.policy("greeting").Config().word == "bye"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -106,4 +174,4 @@ def test_the_catalog_can_be_asked_again(tmp_path: Path) -> None:
 
     specs = catalog([], tmp_path)
 
-    assert set(specs) == {policy.name for policy in BUILTIN if not policy.config_of}
+    assert set(specs) == {name for name, each in BUILTIN.items() if not each.config_of}

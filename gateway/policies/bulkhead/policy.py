@@ -138,7 +138,6 @@ class BulkheadPolicy(Around):
     name: ClassVar[str] = "bulkhead"
     stage: ClassVar[Stage] = Stage.DELIVERY
     Config: ClassVar[type[BulkheadConfig]] = BulkheadConfig
-    upstream_key: ClassVar[str] = "bulkhead"
 
     def __init__(
         self, config: BulkheadConfig, context: BuildContext, shared: SharedBulkhead

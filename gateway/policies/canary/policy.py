@@ -105,7 +105,6 @@ class CanaryPolicy(Around):
     name: ClassVar[str] = "canary"
     stage: ClassVar[Stage] = Stage.DELIVERY
     Config: ClassVar[type[CanaryConfig]] = CanaryConfig
-    further_upstreams: ClassVar[tuple[str, ...]] = ("upstream",)
 
     def __init__(self, config: CanaryConfig, context: BuildContext, canary: Handler) -> None:
         self._canary = canary

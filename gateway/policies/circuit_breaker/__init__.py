@@ -1,5 +1,1 @@
 """circuit_breaker: an upstream that fails is left alone until it has had time to recover."""
-
-from gateway.policies.circuit_breaker.policy import CircuitBreakerConfig, CircuitBreakerPolicy
-
-__all__ = ["CircuitBreakerConfig", "CircuitBreakerPolicy"]

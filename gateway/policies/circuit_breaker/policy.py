@@ -63,7 +63,6 @@ class CircuitBreakerPolicy(Around):
     name: ClassVar[str] = "circuit_breaker"
     stage: ClassVar[Stage] = Stage.DELIVERY
     Config: ClassVar[type[CircuitBreakerConfig]] = CircuitBreakerConfig
-    upstream_key: ClassVar[str] = "circuit_breaker"
 
     def __init__(
         self, config: CircuitBreakerConfig, context: BuildContext, shared: SharedBreaker

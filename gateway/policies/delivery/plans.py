@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.delivery import KIND
 from gateway.delivery.callback import CallbackTarget
-from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.dispatcher import Dispatcher, dispatcher_of
 from gateway.delivery.intake import Intake, IntakeOptions, Receiver
-from gateway.delivery.journal import Journal
 from gateway.delivery.mapping import BODY_ROOTS, Mapping
 from gateway.delivery.outcome import RetryRule
 from gateway.delivery.plan import LanePlan
@@ -28,22 +26,14 @@ _WITHOUT: Final = ("retry", "hedge")
 
 def open_dispatcher(context: BuildContext) -> Dispatcher:
     """The dispatcher of this store, the same one for all routes."""
-    store = context.store(PATIENCE_S)
-    audit = context.telemetry.audit
-    retention = audit.retention if audit is not None else 0.0
-    deliver = context.server.deliver
-    dispatcher: Dispatcher = context.shared(
-        (KIND, context.config.store, retention, deliver),
-        lambda: Dispatcher(
-            store,
-            Journal(retention),
-            context.clock,
-            context.random,
-            context.metrics,
-            deliver=deliver,
-        ),
+    return dispatcher_of(
+        context.config,
+        context.store(PATIENCE_S),
+        context.shared,
+        context.clock,
+        context.random,
+        context.metrics,
     )
-    return dispatcher
 
 
 def build_plans(

@@ -55,7 +55,6 @@ class DeliveryPolicy(Around):
 
     name: ClassVar[str] = "delivery"
     Config: ClassVar[type[DeliveryConfig]] = DeliveryConfig
-    further_upstreams: ClassVar[tuple[str, ...]] = ("upstreams",)
     ends: ClassVar[bool] = True
     switchable: ClassVar[bool] = False
 
@@ -215,7 +214,6 @@ class DeliveryStatusPolicy(Around):
 
     name: ClassVar[str] = _STATUS_POLICY
     Config: ClassVar[type[StatusConfig]] = StatusConfig
-    on_routes: ClassVar[bool] = False
     ends: ClassVar[bool] = True
     switchable: ClassVar[bool] = False
 

@@ -1,5 +1,1 @@
 """hedge: a read that is slow gets a second attempt elsewhere, and the first good answer wins."""
-
-from gateway.policies.hedge.policy import HedgeConfig, HedgePolicy
-
-__all__ = ["HedgeConfig", "HedgePolicy"]

@@ -83,7 +83,6 @@ class HedgePolicy(Around):
     name: ClassVar[str] = "hedge"
     stage: ClassVar[Stage] = Stage.DELIVERY
     Config: ClassVar[type[HedgeConfig]] = HedgeConfig
-    upstream_key: ClassVar[str] = "hedge"
 
     def __init__(
         self, config: HedgeConfig, context: BuildContext, budget: RetryBudget, latency: Quantile

@@ -37,7 +37,6 @@ class MirrorPolicy(Around):
     name: ClassVar[str] = "mirror"
     stage: ClassVar[Stage] = Stage.DELIVERY
     Config: ClassVar[type[MirrorConfig]] = MirrorConfig
-    further_upstreams: ClassVar[tuple[str, ...]] = ("upstream",)
 
     def __init__(self, config: MirrorConfig, context: BuildContext, send: Handler) -> None:
         self._send = send

@@ -1,5 +1,1 @@
 """retry: failed attempts are made again, where that can't do anything twice and does not bury."""
-
-from gateway.policies.retry.policy import RetryConfig, RetryPolicy
-
-__all__ = ["RetryConfig", "RetryPolicy"]

@@ -93,7 +93,6 @@ class RetryPolicy(Around):
     name: ClassVar[str] = "retry"
     stage: ClassVar[Stage] = Stage.DELIVERY
     Config: ClassVar[type[RetryConfig]] = RetryConfig
-    upstream_key: ClassVar[str] = "retry"
 
     def __init__(self, config: RetryConfig, context: BuildContext, budget: RetryBudget) -> None:
         self._config = config

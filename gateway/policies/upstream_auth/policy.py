@@ -48,8 +48,6 @@ class UpstreamAuthPolicy(Around):
     name: ClassVar[str] = "upstream_auth"
     stage: ClassVar[Stage] = Stage.DELIVERY
     Config: ClassVar[type[UpstreamAuthConfig]] = UpstreamAuthConfig
-    upstream_key: ClassVar[str] = "auth"
-    on_routes: ClassVar[bool] = False
 
     def __init__(self, field: bytes, value: bytes, source: TokenSource | None) -> None:
         self._field = field
