@@ -22,6 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 SLOWEST_S = 30.0
 LONGEST_STREAM = 100
+OPTIONAL = ("event_id", "channel", "currency", "priority")
 Order = dict[str, Any]
 
 
@@ -63,12 +64,14 @@ async def read_order(request: Request) -> Response:
 
 async def create_order(request: Request) -> Response:
     try:
-        lines = json.loads(await request.body())["lines"]
+        given = json.loads(await request.body())
+        lines = given["lines"]
         total = float(sum(line["quantity"] * line.get("price", 1) for line in lines))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return problem(422, f"Not an order: {error}")
     order_id = str(next(request.app.state.ids))
     order = {"id": order_id, "status": "open", "total": total, "lines": lines}
+    order |= {name: given[name] for name in OPTIONAL if name in given}
     request.app.state.orders[order_id] = order
     return JSONResponse(order, 201, headers={"Location": f"/orders/{order_id}"})
 
