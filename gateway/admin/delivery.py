@@ -21,6 +21,10 @@ _BASE: Final = "/api/v1/delivery"
 _TABLE: Final = (
     # method, path below the base, operation
     ("GET", "/queues", "queues"),
+    ("GET", "/letters", "letters.list"),
+    ("POST", "/letters/replay", "letters.replay"),
+    ("POST", "/letters/purge", "letters.purge"),
+    ("GET", "/letters/{event}", "letters.show"),
     ("GET", "/trace/{correlation_id}", "trace"),
     ("GET", "/events/{event_id}", "event"),
     ("GET", "/audit", "audit"),

@@ -28,6 +28,8 @@ COMMANDS: Final = {
     "chaos": "Rehearse failures against a configuration, and judge every route.",
     "trace": "Show one transaction's whole way, and where its time went.",
     "audit": "Print the record of every automated action (audit export).",
+    "queues": "Show how full the queues of asynchronous routes are.",
+    "dlq": "Look after dead letters (dlq list, show, replay, purge).",
     "cache": "Have a running gateway forget cached answers (cache purge).",
 }
 

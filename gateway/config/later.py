@@ -13,7 +13,7 @@ TOP_LEVEL: Final = frozenset(
         "streams",
     }
 )
-TELEMETRY: Final = frozenset({"alerts", "tracing"})
+TELEMETRY: Final = frozenset({"tracing"})
 POLICIES: Final = frozenset(
     {
         "deprecation",

@@ -105,6 +105,17 @@ class AuditConfig(Model):
     )
 
 
+class AlertsConfig(Model):
+    """Who is told of what somebody should look at."""
+
+    webhook: str = Field(
+        pattern=r"^https?://\S+$",
+        description="It gets a POST with JSON of events that were given up, on routes with "
+        "dead_letter.alert: at most one a minute for each route and reason.",
+        examples=["https://ops.internal/hook"],
+    )
+
+
 class TelemetryConfig(Model):
     """What the gateway tells about its work."""
 
@@ -120,6 +131,9 @@ class TelemetryConfig(Model):
         default_factory=AuditConfig,
         description="The record of what asynchronous routes did, and of routes with audit: true; "
         "null switches it off.",
+    )
+    alerts: AlertsConfig | None = Field(
+        default=None, description="Who is told of dead letters; nobody if left out."
     )
 
 

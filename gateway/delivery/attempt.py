@@ -21,7 +21,7 @@ from gateway.delivery.outcome import (
 )
 from gateway.delivery.pace import Pace
 from gateway.delivery.plan import LanePlan, LaneSeries, Means
-from gateway.delivery.queue import Taken, letter
+from gateway.delivery.queue import CALLBACK, Taken, letter
 from gateway.delivery.target import Superseded, Work
 from gateway.errors import INTERNAL_ERROR
 
@@ -69,7 +69,10 @@ class Attempt:
         """Deliver and settle."""
         record, plan = self._record, self._plan
         self._at = self._means.clock.wall()
-        record.begun_at = record.begun_at or self._event.accepted_at
+        if not record.begun_at:
+            # Telling how it ended begins when it has ended, however long that took.
+            told = self._plan.lane.target == CALLBACK
+            record.begun_at = self._at if told else self._event.accepted_at
         age = self._at - record.begun_at
         if age > plan.rule.max_total:
             await self._give_up(Reason.EXPIRED, Failed(True, record.status, record.code))

@@ -10,15 +10,16 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from random import Random
 from typing import Any, Final
 
 from gateway.clock import Clock
 from gateway.config.model import GatewayConfig
-from gateway.delivery import KIND
+from gateway.delivery import KIND, discard, tidy
 from gateway.delivery.journal import Journal
 from gateway.delivery.lane import LaneWorker
-from gateway.delivery.plan import LanePlan, Means
+from gateway.delivery.plan import LanePlan, Means, RoutePlan
 from gateway.delivery.queue import CALLBACK, Lane, Queue
 from gateway.errors import StoreError
 from gateway.observability.delivery import DEPTH, HELD, OLDEST
@@ -57,9 +58,10 @@ class Dispatcher:
         self.journal = journal
         self._store = store
         self._deliver = deliver
-        self._metrics = metrics
+        self.metrics = metrics
         self.clock = clock
         self._lanes: dict[Lane, LaneWorker] = {}
+        self._routes: dict[str, list[RoutePlan]] = {}
         self._watches: dict[str, list[asyncio.Future[None]]] = {}
         self._chores: dict[str, tuple[float, Chore]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -68,8 +70,10 @@ class Dispatcher:
         self._stop_by = 0.0
         self._drained = False
         # Another one for each start: what a process held before it died is not this one's.
-        consumer = f"worker-{secrets.token_hex(6)}"
-        self._means = Means(self.queue, journal, clock, random, metrics, consumer, self._settled)
+        self.consumer = f"worker-{secrets.token_hex(6)}"
+        self._means = Means(
+            self.queue, journal, clock, random, metrics, self.consumer, self._settled
+        )
 
     # Plans.
 
@@ -100,6 +104,27 @@ class Dispatcher:
         await worker.finish(plan, max(0.0, self._stop_by - now))
         if not worker.plans and self._lanes.get(plan.lane) is worker:
             del self._lanes[plan.lane]
+
+    def adopt(self, plan: RoutePlan) -> None:
+        """Look after a route's events as this plan says; the newest one counts."""
+        self._routes.setdefault(plan.route, []).append(plan)
+
+    def release(self, plan: RoutePlan) -> None:
+        """Do so no longer. Idempotent."""
+        plans = self._routes.get(plan.route, [])
+        if plan in plans:
+            plans.remove(plan)
+        if not plans:
+            self._routes.pop(plan.route, None)
+
+    def route(self, name: str) -> RoutePlan | None:
+        """The plan of a route, None if it is not configured."""
+        plans = self._routes.get(name)
+        return plans[-1] if plans else None
+
+    def routes(self) -> list[RoutePlan]:
+        """Those of all routes that are configured."""
+        return [plans[-1] for plans in self._routes.values()]
 
     def lanes(self) -> list[Lane]:
         """Those that are configured."""
@@ -155,6 +180,8 @@ class Dispatcher:
         self._store.require_durability()
         self.every("gauges", _GAUGES_EVERY_S, self._gauge)
         self.every("audit", _TRIM_EVERY_S, self._trim)
+        self.every("letters", discard.EVERY_S, partial(discard.keep_in_bounds, self))
+        self.every("tidy", tidy.EVERY_S, partial(tidy.tidy, self))
         self.every("lanes", _LANES_EVERY_S, self._tell_lanes)
         for name in self._chores:
             self._restart(name)
@@ -203,8 +230,8 @@ class Dispatcher:
 
     async def _gauge(self) -> None:
         now = self.clock.wall()
-        depths, oldest = self._metrics.counts(DEPTH), self._metrics.counts(OLDEST)
-        held = self._metrics.counts(HELD)
+        depths, oldest = self.metrics.counts(DEPTH), self.metrics.counts(OLDEST)
+        held = self.metrics.counts(HELD)
         for lane in self.lanes():
             count, since = await self.queue.depth(lane)
             depths.set(lane.route, lane.target, value=count)

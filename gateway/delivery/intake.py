@@ -5,6 +5,7 @@ Everything that makes events goes through here: requests, schedules, streams.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,13 +13,16 @@ from typing import Final
 import msgspec
 
 from gateway.delivery.dispatcher import Dispatcher
-from gateway.delivery.event import ORIGIN_REQUEST, Head, Record, new_id
+from gateway.delivery.event import ORIGIN_REQUEST, Event, Head, Record, new_id
 from gateway.delivery.outcome import Reason
 from gateway.delivery.queue import Acceptance, Entry, digest, letter
 from gateway.errors import Rejection
 from gateway.expressions import Expression, ExpressionFailed
 from gateway.message import NOTHING_REPEATS, Exchange
+from gateway.observability.delivery import DEAD_LETTERS
 from gateway.request_key import BadKey, Facts, KeyRule
+
+logger = logging.getLogger("gateway.delivery")
 
 # What belongs to the connection, or is written anew for each attempt.
 _LEFT_OUT: Final = frozenset(
@@ -41,7 +45,8 @@ class Receiver:
 @dataclass(frozen=True, slots=True)
 class IntakeOptions:
     """What is kept of the events of a route. `secret_fields` are header names that are not; times
-    are seconds. `callback` is the name of the target that is told at the end, or empty.
+    are seconds. `callback` is the name of the target that is told at the end, or empty. `on_dead`
+    is told of each target that an event is given up for at once.
     """
 
     route: str
@@ -50,6 +55,7 @@ class IntakeOptions:
     secret_fields: frozenset[bytes] = frozenset()
     callback: str = ""
     keep: float = 3600.0
+    on_dead: Callable[[str, Event, Record], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,7 @@ class Intake:
         options = self._options
         now = self._wall()
         event_id = new_id(now)
-        order = "" if invalid is not None else self._order(exchange, body)
+        order = "" if invalid is not None else self.order(exchange, body)
         entries = [
             self._entry(receiver, exchange, event_id, now, order, invalid)
             for receiver in options.receivers
@@ -128,10 +134,31 @@ class Intake:
             if common != repeats[2]:
                 raise KeyReused(first_id)
             return Receipt(first_id, duplicate=True)
-        self._dispatcher.wake(options.route, [name for name, state in states if state == "queued"])
+        waiting = [name for name, state in states if state == "queued"]
+        self._dispatcher.wake(options.route, waiting or [options.callback])
+        dead = [each for each in entries if each.state == "x"]
+        if dead:
+            self._given_up(Event(event_id, head, body, now), dead)
         return Receipt(event_id, targets=states, quarantined=invalid is not None)
 
-    def _order(self, exchange: Exchange, body: bytes) -> str:
+    def _given_up(self, event: Event, entries: Sequence[Entry]) -> None:
+        counts = self._dispatcher.metrics.counts(DEAD_LETTERS)
+        for each in entries:
+            record = each.record
+            counts.add(event.head.route, each.target, record.reason)
+            logger.error(
+                "an event was given up when it came: it is a dead letter",
+                extra={
+                    "route": event.head.route, "target": each.target, "event": event.id,
+                    "correlation_id": event.head.correlation_id, "reason": record.reason,
+                    "code": record.code, "detail": record.detail,
+                },
+            )  # fmt: skip
+            if self._options.on_dead is not None:
+                self._options.on_dead(each.target, event, record)
+
+    def order(self, exchange: Exchange, body: bytes) -> str:
+        """The digest of an event's order, empty if the route has none. Raises CannotOrder."""
         rule = self._options.ordered_by
         if rule is None:
             return ""

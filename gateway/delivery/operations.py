@@ -13,12 +13,22 @@ from typing import Any, Final
 
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.history import audit, event, trace
+from gateway.delivery.letter_operations import (
+    list_letters,
+    purge_letters,
+    replay_letters,
+    show_letter,
+)
 from gateway.delivery.overview import queues
 
 Operation = Callable[[Dispatcher, Mapping[str, Any]], Awaitable[Any]]
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "queues": queues,
+    "letters.list": list_letters,
+    "letters.show": show_letter,
+    "letters.replay": replay_letters,
+    "letters.purge": purge_letters,
     "trace": trace,
     "audit": audit,
     "event": event,

@@ -72,7 +72,7 @@ async def queues(dispatcher: Dispatcher, params: Mapping[str, Any]) -> Overview:
     asked = given(params, _Asked)
     queue, now = dispatcher.queue, dispatcher.clock.wall()
     configured = set(dispatcher.lanes())
-    lanes = configured | {_lane(name) for name in await _members(queue, "lanes")}
+    lanes = configured | {_lane(name) for name in await members(queue, "lanes")}
     rows = []
     for lane in sorted(lanes, key=lambda each: each.name):
         if asked.route in ("", lane.route):
@@ -82,7 +82,7 @@ async def queues(dispatcher: Dispatcher, params: Mapping[str, Any]) -> Overview:
                 rows.append(_row(lane, lane in configured, state, now, paused))
     routes = {lane.route for lane in configured}
     letters = []
-    for route in sorted(routes | await _members(queue, "routes")):
+    for route in sorted(routes | await members(queue, "routes")):
         if asked.route in ("", route):
             key = queue.key("dead", route)
             count = await queue.store.call("ZCARD", key)
@@ -107,7 +107,7 @@ def _lane(name: str) -> Lane:
     return Lane(route, target)
 
 
-async def _members(queue: Queue, kind: str) -> set[str]:
+async def members(queue: Queue, kind: str) -> set[str]:
     """The members of a set, the first `_MOST` of them."""
     found: set[str] = set()
     cursor = b"0"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -12,6 +12,8 @@ from gateway.delivery.journal import Journal
 from gateway.delivery.outcome import RetryRule
 from gateway.delivery.queue import NO_RATE, Lane, Queue, Rate
 from gateway.delivery.target import Target
+from gateway.errors import Rejection
+from gateway.message import Exchange
 from gateway.observability.delivery import (
     ATTEMPT_TIME,
     ATTEMPTS,
@@ -39,6 +41,24 @@ class LanePlan:
     lease: float = 30.0
     keep: float = 3600.0
     on_dead: Callable[[Event, Record], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePlan:
+    """What is said of a route's events as a whole. Times are seconds.
+
+    Dead letters older than `retention`, and beyond the newest `most`, are thrown away. `order` is
+    the digest of an event's order, and raises CannotOrder; None if there is none. `review` says
+    what an event breaks of the route's contract; None without a contract. `secret_fields` are the
+    names of header fields that are not shown.
+    """
+
+    route: str
+    retention: float
+    most: int
+    order: Callable[[Exchange, bytes], str] | None = None
+    review: Callable[[Exchange], Awaitable[Rejection | None]] | None = None
+    secret_fields: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

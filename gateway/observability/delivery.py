@@ -56,6 +56,18 @@ REPLAYED: Final = Declaration(
     "gateway_delivery_replayed_total", _C, "Dead letters that were sent on their way again.",
     ("route", "target"),
 )  # fmt: skip
+DISCARDED: Final = Declaration(
+    "gateway_delivery_discarded_total", _C,
+    "Dead letters that were thrown away: purged by somebody, kept long enough (retention), or more "
+    "than dead_letter.max (max).",
+    ("route", "cause"),
+)  # fmt: skip
+ALERTS: Final = Declaration(
+    "gateway_delivery_alerts_total", _C,
+    "Alerts of dead letters to telemetry.alerts.webhook: sent, or failed (not taken after some "
+    "tries).",
+    ("route", "result"),
+)  # fmt: skip
 OUTCOME: Final = Declaration(
     "gateway_delivery_outcome_seconds", _H,
     "From the acceptance of an event to its outcome for a target, by that: delivered or dead.",
@@ -71,6 +83,6 @@ AUDIT_DROPPED: Final = Declaration(
 )  # fmt: skip
 
 DELIVERY_FAMILIES: Final = (
-    ACCEPTED, ATTEMPTS, DEAD_LETTERS, IN_FLIGHT, PACE, DEPTH, OLDEST, HELD, REPLAYED, OUTCOME,
-    ATTEMPT_TIME, AUDIT_DROPPED,
+    ACCEPTED, ATTEMPTS, DEAD_LETTERS, IN_FLIGHT, PACE, DEPTH, OLDEST, HELD, REPLAYED, DISCARDED,
+    ALERTS, OUTCOME, ATTEMPT_TIME, AUDIT_DROPPED,
 )  # fmt: skip

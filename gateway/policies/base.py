@@ -138,6 +138,22 @@ class BuildContext:
         return client
 
 
+class Judge(Protocol):
+    """What a policy knows of a route's requests that others want to ask about an event again."""
+
+    async def review(self, exchange: Exchange) -> Rejection | None:
+        """What is wrong with the request; None if nothing is."""
+        ...
+
+
+def judge_key(context: BuildContext) -> tuple[object, ...]:
+    """The key among the shared objects of the route's `Judge`, of this configuration and no other.
+
+    A policy that judges puts itself there when it is built, so whoever asks must stand further in.
+    """
+    return ("judge", context.route, id(context.config))
+
+
 class Policy:
     """What both shapes have in common.
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
+from gateway.delivery.alerts import Alerts
 from gateway.delivery.callback import CallbackTarget
 from gateway.delivery.dispatcher import Dispatcher, dispatcher_of
 from gateway.delivery.intake import Intake, IntakeOptions, Receiver
 from gateway.delivery.mapping import BODY_ROOTS, Mapping
 from gateway.delivery.outcome import RetryRule
-from gateway.delivery.plan import LanePlan
+from gateway.delivery.plan import LanePlan, RoutePlan
 from gateway.delivery.queue import CALLBACK, NO_RATE, PATIENCE_S, Lane, Rate
 from gateway.delivery.sign import Signer
 from gateway.delivery.target import CallOptions, HttpTarget, Target
 from gateway.errors import ConfigError
 from gateway.expressions import Expression
 from gateway.observability.trace import IdSource
-from gateway.policies.base import BuildContext
+from gateway.policies.base import BuildContext, Judge, judge_key
 from gateway.policies.delivery.config import DeliveryConfig, TargetConfig
 from gateway.request_key import KeyRule
 
@@ -36,8 +38,33 @@ def open_dispatcher(context: BuildContext) -> Dispatcher:
     )
 
 
-def build_plans(
+def open_alerts(
     config: DeliveryConfig, context: BuildContext, dispatcher: Dispatcher
+) -> Alerts | None:
+    """Who tells of the route's dead letters; None if nobody is to be told. Raises ConfigError."""
+    if not config.dead_letter.alert:
+        return None
+    told = context.telemetry.alerts
+    if told is None:
+        raise ConfigError(
+            "nobody is named to be told: telemetry.alerts.webhook is missing", "dead_letter.alert"
+        )
+    client = context.http()
+    # The client stays as it is for all configurations, the dispatcher does not.
+    alerts: Alerts = context.shared(
+        ("alerts", told.webhook, id(dispatcher)),
+        lambda: Alerts(
+            told.webhook, client, dispatcher.queue, context.clock.monotonic, context.metrics
+        ),
+    )
+    return alerts
+
+
+def build_plans(
+    config: DeliveryConfig,
+    context: BuildContext,
+    dispatcher: Dispatcher,
+    alerts: Alerts | None = None,
 ) -> list[LanePlan]:
     """One plan for each target, and one for the callback. Raises ConfigError."""
     signer = _signer(config)
@@ -45,16 +72,21 @@ def build_plans(
     for position, each in enumerate(_targets(config)):
         name = name_of(each, context)
         target = _http_target(each, position, context, signer)
-        plans.append(_plan(name, target, config, context))
+        plans.append(_plan(name, target, config, context, alerts))
     if config.callback is not None:
         told = CallbackTarget(
             config.callback.url, context.http(), dispatcher.queue, signer, context.clock
         )
-        plans.append(_plan(CALLBACK, told, config, context))
+        plans.append(_plan(CALLBACK, told, config, context, alerts))
     return plans
 
 
-def build_intake(config: DeliveryConfig, context: BuildContext, dispatcher: Dispatcher) -> Intake:
+def build_intake(
+    config: DeliveryConfig,
+    context: BuildContext,
+    dispatcher: Dispatcher,
+    alerts: Alerts | None = None,
+) -> Intake:
     """What keeps the route's events. Raises ConfigError."""
     secret = context.telemetry.redact.headers if config.credentials == "drop" else []
     options = IntakeOptions(
@@ -69,8 +101,26 @@ def build_intake(config: DeliveryConfig, context: BuildContext, dispatcher: Disp
         secret_fields=frozenset(name.lower().encode("latin-1") for name in secret),
         callback=CALLBACK if config.callback is not None else "",
         keep=config.keep,
+        on_dead=alerts.dead if alerts is not None else None,
     )
     return Intake(options, dispatcher, context.clock.wall)
+
+
+def build_route_plan(config: DeliveryConfig, context: BuildContext, intake: Intake) -> RoutePlan:
+    """How the route's events are looked after."""
+    letters = config.dead_letter
+    # What the route asks of a body, if it keeps what breaks it.
+    judge: Judge | None = context.shared(judge_key(context), lambda: None)
+    return RoutePlan(
+        route=context.route,
+        retention=letters.retention,
+        most=letters.max,
+        order=intake.order if config.ordered_by else None,
+        review=judge.review if judge is not None else None,
+        secret_fields=frozenset(
+            name.lower().encode("latin-1") for name in context.telemetry.redact.headers
+        ),
+    )
 
 
 def name_of(target: TargetConfig, context: BuildContext) -> str:
@@ -105,7 +155,13 @@ def _signer(config: DeliveryConfig) -> Signer | None:
         raise ConfigError(str(error), "sign.secret") from None
 
 
-def _plan(name: str, target: Target, config: DeliveryConfig, context: BuildContext) -> LanePlan:
+def _plan(
+    name: str,
+    target: Target,
+    config: DeliveryConfig,
+    context: BuildContext,
+    alerts: Alerts | None,
+) -> LanePlan:
     backoff = config.backoff
     rule = RetryRule(attempts=config.attempts, max_total=config.max_total)
     if config.schedule is not None:
@@ -132,4 +188,5 @@ def _plan(name: str, target: Target, config: DeliveryConfig, context: BuildConte
         rate=rate,
         lease=config.lease,
         keep=config.keep,
+        on_dead=partial(alerts.dead, name) if alerts is not None else None,
     )

@@ -33,7 +33,13 @@ from gateway.message import NOTHING_REPEATS, Exchange, Handler, RawHeaders, Resp
 from gateway.observability.delivery import ACCEPTED
 from gateway.policies.base import Around, BuildContext
 from gateway.policies.delivery.config import EVENT_ID, DeliveryConfig, StatusConfig
-from gateway.policies.delivery.plans import build_intake, build_plans, open_dispatcher
+from gateway.policies.delivery.plans import (
+    build_intake,
+    build_plans,
+    build_route_plan,
+    open_alerts,
+    open_dispatcher,
+)
 from gateway.request_key import FIELD, BadKey, read_field
 from gateway.routing.template import Template
 from gateway.store.base import ReplyError
@@ -61,8 +67,10 @@ class DeliveryPolicy(Around):
     def __init__(self, config: DeliveryConfig, context: BuildContext) -> None:
         self._route = context.route
         self._dispatcher = open_dispatcher(context)
-        self._plans: Sequence[LanePlan] = build_plans(config, context, self._dispatcher)
-        self._intake: Intake = build_intake(config, context, self._dispatcher)
+        alerts = open_alerts(config, context, self._dispatcher)
+        self._plans: Sequence[LanePlan] = build_plans(config, context, self._dispatcher, alerts)
+        self._intake: Intake = build_intake(config, context, self._dispatcher, alerts)
+        self._plan = build_route_plan(config, context, self._intake)
         self._counts = context.metrics.counts(ACCEPTED)
         self._waiting = Waiting(self._dispatcher, context.clock.monotonic)
         self._longest_wait = config.wait
@@ -99,11 +107,13 @@ class DeliveryPolicy(Around):
 
     async def start(self) -> None:
         """Begin to deliver."""
+        self._dispatcher.adopt(self._plan)
         for plan in self._plans:
             self._dispatcher.offer(plan)
 
     async def aclose(self) -> None:
         """End what was begun with these plans."""
+        self._dispatcher.release(self._plan)
         for plan in self._plans:
             await self._dispatcher.withdraw(plan)
 

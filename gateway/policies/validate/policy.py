@@ -23,7 +23,7 @@ from gateway.errors import (
     Rejection,
 )
 from gateway.message import Exchange, Handler, Response
-from gateway.policies.base import Around, BuildContext, Guard, Policy
+from gateway.policies.base import Around, BuildContext, Guard, Policy, judge_key
 from gateway.policies.validate.answers import AnswerCheck
 from gateway.policies.validate.compiling import build_contract, build_inline
 from gateway.policies.validate.config import ValidateConfig
@@ -60,6 +60,9 @@ class ValidatePolicy(Policy):
         if config.checks_requests:
             check = RequestGuard(find, _limit(context), context.server.timeouts.body_idle)
             check.quarantines = _quarantines(config, context)
+            if config.mode == "enforce" and _is_kept(context):
+                # An event that is replayed with another body must keep the contract as well.
+                context.shared(judge_key(context), lambda: check)
         if not config.checks_responses and check is not None:
             return check
         report = context.metrics.route(context.route).report
@@ -69,11 +72,16 @@ class ValidatePolicy(Policy):
 def _quarantines(config: ValidateConfig, context: BuildContext) -> bool:
     if config.on_invalid != "quarantine":
         return False
-    route = context.config.routes_by_name.get(context.route)
-    if route is None or "delivery" not in route.policies:
+    if not _is_kept(context):
         message = "quarantine needs delivery, which keeps what is invalid"
         raise ConfigError(message, "on_invalid")
     return True
+
+
+def _is_kept(context: BuildContext) -> bool:
+    """Whether the route keeps what comes, to deliver it later."""
+    route = context.config.routes_by_name.get(context.route)
+    return route is not None and "delivery" in route.policies
 
 
 def _limit(context: BuildContext) -> int:
@@ -147,6 +155,11 @@ class RequestGuard(Guard):
             exchange.invalid = rejection
             return None
         return rejection
+
+    async def review(self, exchange: Exchange) -> Rejection | None:
+        """The verdict on a request that was kept, with nothing done to it."""
+        found = self._find(exchange)
+        return found if isinstance(found, Rejection) else await self._judge(exchange, *found)
 
     async def _judge(
         self, exchange: Exchange, operation: Operation, path: dict[str, str]
