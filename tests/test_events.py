@@ -20,8 +20,8 @@ from gateway.delivery.journal import Entry
 from gateway.runtime import Runtime, load_configuration
 from gateway.server.bind import bind
 from gateway.server.local import LocalPlane
-from tests.support.gateway import RunningGateway
-from tests.support.scripted import OK, Peer, Received, ScriptedUpstream, respond
+from tests.support.gateway import RunningGateway, eventually
+from tests.support.scripted import OK, Peer, Received, ScriptedUpstream, answer, respond
 
 ROOT = Path(__file__).resolve().parent.parent
 # Only how long things take; a minute of waiting is not for tests.
@@ -59,11 +59,14 @@ class Service:
 
 
 class Flow:
-    """The gateway with the shipped configuration, and a client."""
+    """The gateway with the shipped configuration, a client, and what the webhook was told."""
 
-    def __init__(self, gateway: RunningGateway, client: httpx.AsyncClient) -> None:
+    def __init__(
+        self, gateway: RunningGateway, client: httpx.AsyncClient, hook: ScriptedUpstream
+    ) -> None:
         self.gateway = gateway
         self.client = client
+        self._hook = hook
 
     async def send(self, event: object) -> httpx.Response:
         return await self.client.post("/v1/events/orders", json=event)
@@ -86,14 +89,20 @@ class Flow:
         [target] = found["targets"]
         return {"event": found["state"], **target}
 
+    async def alert(self) -> dict[str, Any]:
+        """The first alert."""
+        await eventually(lambda: any(each.body for each in self._hook.requests))
+        found: dict[str, Any] = json.loads(self._hook.requests[0].body)
+        return found
+
     async def audit(self, correlation_id: str) -> list[str]:
         """What the audit says of a transaction, once its request is in it."""
         found: list[str] = []
 
         async def complete() -> bool:
             call = DeliveryCall("trace", {"correlation_id": correlation_id})
-            answer = await self.gateway.plane.delivery(call)
-            found[:] = [_words(each) for each in answer.data.entries]
+            told = await self.gateway.plane.delivery(call)
+            found[:] = [_words(each) for each in told.data.entries]
             return any(each.startswith("call") for each in found)
 
         await until(complete)
@@ -121,11 +130,12 @@ async def flow(folder: Path, service: Service) -> AsyncIterator[Flow]:
         assert text.count(old) == 1, old
         text = text.replace(old, new)
     file.write_text(text)
-    async with ScriptedUpstream(service) as upstream:
+    async with ScriptedUpstream(service) as upstream, ScriptedUpstream(answer(OK)) as hook:
         environ = {
             "LOCKGATE_LISTEN": "127.0.0.1:0",
             "LOCKGATE_DATA": str(folder / "data"),
             "ORDERS_URL": upstream.url,
+            "ALERTS_URL": f"{hook.url}/alerts",
         }
         loaded = load_configuration(folder / "config" / "gateway.yaml", environ)
         listen = loaded.configuration.gateway.server.listen
@@ -134,7 +144,7 @@ async def flow(folder: Path, service: Service) -> AsyncIterator[Flow]:
             await plane.apply(loaded)
             gateway = RunningGateway(plane, folder)
             async with gateway.client() as client:
-                yield Flow(gateway, client)
+                yield Flow(gateway, client, hook)
         finally:
             await plane.aclose()
 
@@ -205,6 +215,8 @@ async def test_what_never_passes_is_given_up(tmp_path: Path) -> None:
         assert (found["event"], found["state"], found["reason"]) == ("failed", "dead", "exhausted")
         assert (found["attempts"], found["status"]) == (6, 503)
         assert len(service.calls) == 6
+        told = await running.alert()
+        assert (told["route"], told["reason"]) == ("events.order_placed", "exhausted")
 
 
 async def test_rate_limits_are_waited_for(tmp_path: Path) -> None:
@@ -232,6 +244,9 @@ async def test_what_is_refused_for_good_is_a_dead_letter_at_once(tmp_path: Path)
         assert len(service.calls) == 1
         dead = "gateway_delivery_dead_letters_total"
         assert running.gateway.metric(dead, reason="permanent") == 1
+        told = await running.alert()
+        assert (told["reason"], told["count"], told["newest"]["status"]) == ("permanent", 1, 422)
+        assert "no such sku" not in json.dumps(told)
 
 
 async def test_no_false_promise_without_a_store(tmp_path: Path) -> None:

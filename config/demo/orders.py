@@ -76,6 +76,16 @@ async def create_order(request: Request) -> Response:
     return JSONResponse(order, 201, headers={"Location": f"/orders/{order_id}"})
 
 
+async def alert(request: Request) -> Response:
+    """What a chat or a pager would be told: printed."""
+    try:
+        told = json.loads(await request.body())["text"]
+    except (ValueError, KeyError, TypeError) as error:
+        return problem(422, f"Not an alert: {error}")
+    print(f"ALERT {told}", flush=True)
+    return Response(status_code=204)
+
+
 async def slow(request: Request) -> Response:
     """Answer after ?seconds=, to see what a timeout does."""
     try:
@@ -124,6 +134,7 @@ def make_app() -> Starlette:
             Route("/orders", create_order, methods=["POST"]),
             Route("/orders/events", events),
             Route("/orders/{order_id}", read_order),
+            Route("/alerts", alert, methods=["POST"]),
             Route("/slow", slow),
             WebSocketRoute("/live", live),
         ]

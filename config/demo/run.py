@@ -121,6 +121,7 @@ def main() -> int:
         "LOCKGATE_LISTEN": options.listen,
         "LOCKGATE_ADMIN": options.admin,
         "ORDERS_URL": f"http://{options.orders}",
+        "ALERTS_URL": f"http://{options.orders}/alerts",
     }
     host, port = address(options.orders)
     # Sessions of their own: Ctrl-C reaches this process alone, which stops them in order.
