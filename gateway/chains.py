@@ -17,7 +17,7 @@ from gateway.policies.base import BuildContext, ForwardTo, Policy
 from gateway.policies.catalog import PolicyCatalog
 from gateway.policies.compile import NO_SWITCHES, IsOn, compile_chain
 from gateway.policies.terminal import Forward, refuse_unmatched, respond
-from gateway.snapshot import CompiledRoute
+from gateway.snapshot import CompiledRoute, Way
 from gateway.upstream.client import Upstream
 
 # The policies that a request without a route goes through, so that it too is logged and counted.
@@ -47,24 +47,29 @@ class Chains:
         self._upstreams = upstreams
         self._metrics = metrics
         self._make_context = make_context
+        # Those of the route that is being built.
+        self._ways: list[Way] = []
 
     def route(self, config: RouteConfig) -> CompiledRoute:
         """The route ready to serve. Raises ConfigError, whose path begins within the route."""
-        configs = self._up_to_the_end(_configs(config, config.policies))
+        whole = _configs(config, config.policies)
+        configs = self._up_to_the_end(whole)
         context = self._context(config, config.upstream)
+        self._ways = []
         policies = self._built(self._catalog.build, configs, context)
         forward = None
         if config.respond is not None:
             terminal = respond(config.respond)
-        elif config.upstream is None:
+        elif config.upstream is None or configs is not whole:
             terminal = refuse_unmatched
         else:
             forward = Forward(self._upstreams[config.upstream or ""], config)
             terminal = forward.handle
         handler = self._compile(policies, terminal, configs, context)
         return CompiledRoute(
-            config.name, config, policies, configs, handler, forward, "cors" in configs
-        )
+            config.name, config, policies, configs, handler, forward, "cors" in configs,
+            tuple(self._ways),
+        )  # fmt: skip
 
     def unmatched(self, gateway: GatewayConfig) -> Handler:
         """The chain of requests that no route takes."""
@@ -114,8 +119,9 @@ class Chains:
         if path is not None:
             rewrite = (route.rewrite or RewriteConfig()).model_copy(update={"path": path})
             route = route.model_copy(update={"rewrite": rewrite})
-        terminal = Forward(self._upstreams[upstream], route).handle
-        return self._compile(policies, terminal, configs, context)
+        forward = Forward(self._upstreams[upstream], route)
+        self._ways.append(Way(upstream, policies, configs, forward))
+        return self._compile(policies, forward.handle, configs, context)
 
     def _built(
         self,

@@ -284,6 +284,8 @@ class Exchange:
     # On asynchronous routes, which tell repetitions of an event by themselves: the name that they
     # have in common, for how many seconds it is known, and what must be the same in all of them.
     repeats: tuple[str, float, str] | None = None
+    # A second such name, if it has two: that of a signed delivery beside its idempotency key.
+    repeats_also: tuple[str, float, str] | None = None
     state: dict[str, Any] | None = None
 
     def __init__(self, request: Request, started: float) -> None:

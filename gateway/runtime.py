@@ -176,6 +176,10 @@ class Runtime:
         self.ready = False
         for snapshot in self._live:
             snapshot.drained.set()  # nobody waits for what is still in flight
+        for each in self._shared.values():
+            # What a retired snapshot began may go on for minutes, but not now.
+            if (halt := getattr(each, "halt", None)) is not None:
+                halt()
         await asyncio.gather(*self._retiring)
         self._current = None
         while self._live:
@@ -239,7 +243,9 @@ class _Builder:
                 try:
                     routes.append(chains.route(config))
                 except ConfigError as error:
-                    self._errors.append(in_route(error, position, config))
+                    # What is wrong with a companion is wrong with what it stands beside.
+                    at = config.beside if config.beside >= 0 else position
+                    self._errors.append(in_route(error, at, config))
             # Ten thousand routes take a second: requests are served in between.
             if position % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
@@ -337,8 +343,13 @@ class _Builder:
         try:
             return RouteTable.build(entries)
         except RouteErrors as error:
-            positions = {each.name: at for at, each in enumerate(self._gateway.routes)}
+            configs = self._gateway.routes
+            positions = {each.name: at for at, each in enumerate(configs)}
             for issue in error.issues:
-                path = f"routes[{positions[issue.route]}].{issue.key}"
-                self._errors.append(ConfigError(issue.message, path))
+                at = positions[issue.route]
+                path, message = f"routes[{at}].{issue.key}", issue.message
+                if (beside := configs[at].beside) >= 0:
+                    path = f"routes[{beside}]"
+                    message = f"the route that comes with it, {issue.route}, {message}"
+                self._errors.append(ConfigError(message, path))
             return RouteTable.build([])

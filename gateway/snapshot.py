@@ -23,10 +23,21 @@ from gateway.upstream.client import Upstream
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """The way to a further upstream of a route: the policies on it, and what forwards."""
+
+    upstream: str
+    policies: tuple[Policy, ...]
+    configs: Mapping[str, Any]
+    forward: Forward
+
+
+@dataclass(frozen=True, slots=True)
 class CompiledRoute:
     """A route ready to serve: its chain folded into `handler`, its policies in order.
 
-    `configs` holds the configuration of each policy by name.
+    `configs` holds the configuration of each policy by name. `ways` are those to upstreams that
+    policies name; where a policy ends the chain, there is no `forward` but these.
     """
 
     name: str
@@ -36,6 +47,7 @@ class CompiledRoute:
     handler: Handler
     forward: Forward | None = None
     answers_preflight: bool = False
+    ways: tuple[Way, ...] = ()
 
 
 @dataclass(slots=True)

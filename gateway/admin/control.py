@@ -46,8 +46,20 @@ class PolicyInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     config: dict[str, Any] = {}
 
 
+class WayInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The way to an upstream that a policy names: what stands on it, and the URL it leads to."""
+
+    upstream: str
+    chain: Sequence[PolicyInfo] = ()
+    target: str = ""
+
+
 class RouteInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A compiled route: what it matches, what its chain is in order, and where it leads."""
+    """A compiled route: what it matches, what its chain is in order, and where it leads.
+
+    `ways` are those to further upstreams: where an asynchronous route delivers to, and where a
+    canary or a mirror may lead. `beside` is the route that this one came with.
+    """
 
     name: str
     match: dict[str, Any]
@@ -57,6 +69,8 @@ class RouteInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     rewrite: dict[str, Any] | None = None
     chain: Sequence[PolicyInfo] = ()
     declared: str = ""  # file:line:column
+    beside: str = ""
+    ways: Sequence[WayInfo] = ()
 
 
 class IssueInfo(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -7,13 +7,14 @@ as the reference.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import msgspec
 from pydantic import BaseModel
 
-from gateway.admin.control import Explanation, PolicyInfo, RouteInfo
+from gateway.admin.control import Explanation, PolicyInfo, RouteInfo, WayInfo
 from gateway.config.loader import Configuration
 from gateway.config.model import RouteConfig
 from gateway.errors import ErrorCode
@@ -21,10 +22,11 @@ from gateway.message import Headers, RawHeaders
 from gateway.policies.auth.fields import IdentityFields
 from gateway.policies.base import Guard, Policy
 from gateway.policies.catalog import BUILTIN, config_key
-from gateway.policies.terminal import refusal_of
+from gateway.policies.terminal import Forward, refusal_of
 from gateway.routing.path import PathError, normalise
 from gateway.routing.table import host_name
 from gateway.runtime import CompiledRoute, Runtime, Snapshot
+from gateway.snapshot import Way
 
 _BUILTIN: Final = frozenset({*BUILTIN, IdentityFields.name})
 
@@ -42,6 +44,7 @@ def _route_info(
     configuration: Configuration, position: int, config: RouteConfig, route: CompiledRoute | None
 ) -> RouteInfo:
     chain = route.policies if route is not None else ()
+    at = config.beside if config.beside >= 0 else position
     return RouteInfo(
         name=config.name,
         match=_dump(config.match, exclude_defaults=True),
@@ -49,13 +52,24 @@ def _route_info(
         upstream=config.upstream or "",
         respond=configuration.mask(_dump(config.respond)) if config.respond else None,
         rewrite=configuration.mask(_dump(config.rewrite)) if config.rewrite else None,
-        chain=[_policy_info(configuration, each, route) for each in chain if route is not None],
-        declared=configuration.locate(f"routes[{position}]"),
+        chain=[
+            _policy_info(configuration, each, route.configs) for each in chain if route is not None
+        ],
+        declared=configuration.locate(f"routes[{at}]"),
+        beside=configuration.gateway.routes[at].name if config.beside >= 0 else "",
+        ways=[_way_info(configuration, each) for each in (route.ways if route is not None else ())],
     )
 
 
-def _policy_info(configuration: Configuration, policy: Policy, route: CompiledRoute) -> PolicyInfo:
-    config = route.configs.get(config_key(policy.name))
+def _way_info(configuration: Configuration, way: Way) -> WayInfo:
+    chain = [_policy_info(configuration, each, way.configs) for each in way.policies]
+    return WayInfo(way.upstream, chain)
+
+
+def _policy_info(
+    configuration: Configuration, policy: Policy, configs: Mapping[str, Any]
+) -> PolicyInfo:
+    config = configs.get(config_key(policy.name))
     dumped: Any = config.model_dump(mode="json") if isinstance(config, BaseModel) else {}
     # A credential may stand in any string, such as a header that is set: what came from a
     # reference is shown as the reference.
@@ -118,11 +132,18 @@ def explain(
     routes = snapshot.configuration.gateway.routes
     position = next(at for at, each in enumerate(routes) if each.name == route.name)
     info = _route_info(snapshot.configuration, position, routes[position], route)
-    target = ""
-    if route.forward is not None:
-        query = parts.query.encode("utf-8", "surrogateescape")
-        target = route.forward.target(path, query, match.raw_params).decode("latin-1")
-        target = snapshot.configuration.mask(target)
+    query = parts.query.encode("utf-8", "surrogateescape")
+
+    def leads_to(forward: Forward) -> str:
+        target = forward.target(path, query, match.raw_params).decode("latin-1")
+        return str(snapshot.configuration.mask(target))
+
+    target = leads_to(route.forward) if route.forward is not None else ""
+    ways = [
+        msgspec.structs.replace(each, target=leads_to(way.forward))
+        for each, way in zip(info.ways, route.ways, strict=True)
+    ]
+    info = msgspec.structs.replace(info, ways=ways)
     return Explanation(
         method=method, url=url, host=host, path=path, route=info, params=dict(match.params),
         target=target,

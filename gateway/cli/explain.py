@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from gateway.admin.control import Explanation, RouteInfo
+from gateway.admin.control import Explanation, PolicyInfo, RouteInfo
 from gateway.admin.describe import explain
 from gateway.cli.console import print_json
 from gateway.cli.main import config_option
@@ -68,13 +68,21 @@ def _lines(found: Explanation) -> list[str]:
 def _route_lines(found: Explanation, route: RouteInfo) -> list[str]:
     lines = [f"route      {route.name}  ({route.declared})"]
     lines += [f"parameter  {name} = {value}" for name, value in found.params.items()]
-    for policy in route.chain:
-        mode = "  [report only]" if policy.mode == "report" else ""
-        config = json.dumps(policy.config, ensure_ascii=False) if policy.config else ""
-        lines.append(f"{policy.stage:<10} {policy.name}{mode}  {config}".rstrip())
-    if route.respond is not None:
+    lines += [_policy_line(policy) for policy in route.chain]
+    for way in route.ways:
+        lines.append(f"further    {way.upstream}  {way.target}")
+        lines += [f"  {_policy_line(policy)}" for policy in way.chain]
+    if route.beside:
+        lines.append(f"beside     {route.beside}")
+    elif route.respond is not None:
         lines.append(f"answer     {json.dumps(route.respond, ensure_ascii=False)}")
-    elif route.upstream:
+    elif route.upstream and found.target:
         lines.append(f"upstream   {route.upstream}")
         lines.append(f"target     {found.target}")
     return lines
+
+
+def _policy_line(policy: PolicyInfo) -> str:
+    mode = "  [report only]" if policy.mode == "report" else ""
+    config = json.dumps(policy.config, ensure_ascii=False) if policy.config else ""
+    return f"{policy.stage:<10} {policy.name}{mode}  {config}".rstrip()

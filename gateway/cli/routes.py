@@ -31,8 +31,12 @@ def _row(route: RouteInfo) -> list[str]:
     match = route.match
     if not route.enabled:
         leads = "disabled"
+    elif route.beside:
+        leads = f"beside {route.beside}"
     elif route.respond is not None:
         leads = f"answer {route.respond.get('status', 200)}"
+    elif any(policy.name == "delivery" for policy in route.chain):
+        leads = "later: " + ",".join(way.upstream for way in route.ways)
     else:
         leads = route.upstream
     return [

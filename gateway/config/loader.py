@@ -248,18 +248,27 @@ class _Loader:
         routes = [self._route(child, ("routes", i), layers) for i, child in enumerate(node.value)]
         check_names(self._root, node, self._validator, complete=self._sources.complete)
         found = [route for route in routes if route is not None]
-        return [*found, *self._companions(found)]
+        if len(found) == len(routes):
+            found += self._companions(found, node)
+        return found
 
-    def _companions(self, routes: list[RouteConfig]) -> list[RouteConfig]:
+    def _companions(self, routes: list[RouteConfig], node: Node) -> list[RouteConfig]:
         """The routes that stand beside those with certain policies."""
         makers = [(key, spec.companion) for key, spec in self._known.items() if spec.companion]
-        made = [
-            make(route, route.policies[key])
-            for key, make in makers
-            for route in routes
-            if key in route.policies
-        ]
-        return [route for route in made if route is not None]
+        names = {route.name for route in routes}
+        found: list[RouteConfig] = []
+        for key, make in makers:
+            for position, route in enumerate(routes):
+                made = make(route, route.policies[key]) if key in route.policies else None
+                if made is None:
+                    continue
+                if made.name in names:
+                    message = f'the route of its {key} would be "{made.name}", which another one is'
+                    path = ("routes", position, "name")
+                    self._validator.report(node.value[position].value["name"], path, message)
+                made._beside = position
+                found.append(made)
+        return found
 
     def _route(self, node: Node, path: Path, layers: Layers) -> RouteConfig | None:
         if not isinstance(node.value, dict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, Field, SerializeAsAny, model_validator
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, SerializeAsAny, model_validator
 
 from gateway.config.base import Model
 from gateway.config.types import Name, Whole, refuse
@@ -179,6 +179,14 @@ class RouteConfig(Model):
         description="Filled by the loader: what policies would be for each further upstream that "
         "one of them names.",
     )
+
+    # The position in `routes` of the one that this stands beside, see `Policy.companion`; -1: none.
+    _beside: int = PrivateAttr(default=-1)
+
+    @property
+    def beside(self) -> int:
+        """The position in `routes` of the route that this one stands beside; -1 for none."""
+        return self._beside
 
     @model_validator(mode="after")
     def _one_destination(self) -> RouteConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.delivery.event import Event, Record, Try
 from gateway.delivery.journal import Entry
@@ -23,18 +23,19 @@ from gateway.delivery.pace import Pace
 from gateway.delivery.plan import LanePlan, LaneSeries, Means
 from gateway.delivery.queue import CALLBACK, Taken, letter
 from gateway.delivery.target import Superseded, Work
-from gateway.errors import INTERNAL_ERROR
+from gateway.errors import INTERNAL_ERROR, StoreError
 
 logger = logging.getLogger("gateway.delivery")
 
-_RELEASE_S = 2.0
+# Longest time for giving an event back; then it lies until its lease has lapsed.
+_RELEASE_S: Final = 2.0
 
 
 class Settle(Protocol):
     """Writes down how an attempt ended, however long that takes; see `Queue.settle`."""
 
     async def __call__(
-        self, plan: LanePlan, taken: Taken, record: Record, verdict: str, **how: object
+        self, plan: LanePlan, taken: Taken, record: Record | None, verdict: str, **how: object
     ) -> bool:
         """False if somebody else has taken the event over."""
         ...
@@ -75,7 +76,8 @@ class Attempt:
             record.begun_at = self._at if told else self._event.accepted_at
         age = self._at - record.begun_at
         if age > plan.rule.max_total:
-            await self._give_up(Reason.EXPIRED, Failed(True, record.status, record.code))
+            last = Failed(True, record.status, record.code, record.detail, record.answer)
+            await self._give_up(Reason.EXPIRED, last)
             return
         self._started = self._means.clock.monotonic()
         outcome = await self._attempt()
@@ -95,19 +97,18 @@ class Attempt:
             raise
         except Superseded:
             return None
+        except StoreError as error:
+            # The target needs the store; that is no fault of the event.
+            return Paused(error.kind.code)
         except Exception as error:
             logger.exception("an attempt failed", extra={"event": self._event.id})
             return Failed(False, code=INTERNAL_ERROR.code, detail=type(error).__name__)
 
     async def _release(self) -> None:
-        """Give the event back, for others to take at once. Without a store nobody waits for that:
-        then it is taken over once its lease has lapsed.
-        """
-        giving_back = asyncio.ensure_future(self._later(0.0, "released"))
-        try:
-            await asyncio.wait({giving_back}, timeout=_RELEASE_S)
-        finally:
-            giving_back.cancel()
+        given = asyncio.ensure_future(self._later(0.0, "released"))
+        # Asked once more to end, this stops waiting; what was sent to the store is still done.
+        await asyncio.wait({given}, timeout=_RELEASE_S)
+        given.cancel()
 
     async def _save(self, progress: bytes) -> None:
         self._record.progress = progress
@@ -118,13 +119,19 @@ class Attempt:
         pace, means = self._desk.pace, self._means
         if isinstance(outcome, Paused):
             if age > self._plan.rule.max_total:
-                await self._give_up(Reason.EXPIRED, Failed(True, code=outcome.code))
+                record = self._record
+                last = Failed(True, record.status, outcome.code, record.detail, record.answer)
+                await self._give_up(Reason.EXPIRED, last)
                 return
-            wait = pace.paused(means.clock.monotonic(), outcome.wait, means.random.random())
+            now, draw = means.clock.monotonic(), means.random.random()
+            if outcome.crowded:
+                wait = pace.crowded(now, draw)
+            else:
+                wait = pace.paused(now, outcome.wait, draw)
             await self._later(wait, "paused", code=outcome.code)
             return
         if isinstance(outcome, Resumes):
-            pace.succeeded()
+            pace.succeeded(means.clock.monotonic())
             await self._later(outcome.wait, "resumed")
             return
         record = self._record
@@ -136,16 +143,17 @@ class Attempt:
         )
         self._desk.series.took(milliseconds / 1000)
         if isinstance(outcome, Delivered):
-            pace.succeeded()
+            pace.succeeded(means.clock.monotonic())
             await self._delivered(outcome)
             return
         if outcome.permanent:
-            pace.succeeded()
+            pace.succeeded(means.clock.monotonic())
         else:
             pace.failed()
         next_ = decide(self._plan.rule, record.attempts, age, outcome, means.random.random())
         if isinstance(next_, Again):
             record.status, record.code = outcome.status, outcome.code
+            record.detail, record.answer = outcome.detail, outcome.answer
             await self._later(next_.delay, "retried", outcome)
         else:
             internal = next_ is Reason.EXHAUSTED and outcome.code == INTERNAL_ERROR.code

@@ -9,7 +9,7 @@ from gateway.delivery.outcome import Failed, Outcome, judge_status
 from gateway.delivery.queue import Queue
 from gateway.delivery.sign import Signer
 from gateway.delivery.status import read, status_of
-from gateway.delivery.target import Work, key_of
+from gateway.delivery.target import Work, key_field
 from gateway.message import Headers
 
 _TIMEOUT_S = 10.0
@@ -28,7 +28,9 @@ class CallbackTarget:
         self._clock = clock
 
     async def attempt(self, work: Work) -> Outcome:
-        """Tell. Raises StoreError if the status can't be read."""
+        """Tell. Raises StoreError if the status can't be asked for, msgspec.MsgspecError if a newer
+        gateway has written it.
+        """
         event = work.event
         stored = read(event.id, await self._queue.fields(event.id))
         if stored is None:
@@ -37,7 +39,7 @@ class CallbackTarget:
         headers = Headers(
             [
                 (b"content-type", b"application/json"),
-                (b"idempotency-key", b'"%b.callback"' % key_of(event.head, work.record).encode()),
+                (b"idempotency-key", key_field(event.head, work.record, ".callback")),
                 (b"x-correlation-id", event.head.correlation_id.encode()),
             ]
         )

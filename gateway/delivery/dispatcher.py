@@ -68,7 +68,8 @@ class Dispatcher:
         self._channel: Channel | None = None
         self._started = False
         self._stop_by = 0.0
-        self._drained = False
+        self._withdrawn_at = 0.0
+        self._halted = False
         # Another one for each start: what a process held before it died is not this one's.
         self.consumer = f"worker-{secrets.token_hex(6)}"
         self._means = Means(
@@ -97,11 +98,12 @@ class Dispatcher:
             await worker.finish(plan, _HANDOVER_S)
             return
         now = self.clock.monotonic()
-        if self._stop_by < now and not self._drained:
+        if not self._halted and now > self._withdrawn_at + 1.0:
             # Plans that are withdrawn one after another share the time.
             self._stop_by = now + _GRACE_S
         await worker.stop()
-        await worker.finish(plan, max(0.0, self._stop_by - now))
+        await worker.finish(plan, max(0.0, self._stop_by - self.clock.monotonic()))
+        self._withdrawn_at = self.clock.monotonic()
         if not worker.plans and self._lanes.get(plan.lane) is worker:
             del self._lanes[plan.lane]
 
@@ -125,6 +127,26 @@ class Dispatcher:
     def routes(self) -> list[RoutePlan]:
         """Those of all routes that are configured."""
         return [plans[-1] for plans in self._routes.values()]
+
+    async def drain(self, seconds: float, force: asyncio.Event) -> None:
+        """Take nothing more, for the process ends, and let what is under way end, within `seconds`
+        or until `force`. What takes longer goes back into the queues.
+        """
+        self._halted = True
+        workers = list(self._lanes.values())
+        forced = asyncio.create_task(force.wait())
+        ended = [asyncio.create_task(worker.drain(seconds)) for worker in workers]
+        forced.add_done_callback(lambda _: [each.cancel() for each in ended])
+        await asyncio.gather(*ended, return_exceptions=True)
+        forced.cancel()
+        await asyncio.gather(*(worker.drain(0.0) for worker in workers))
+
+    def halt(self) -> None:
+        """Take nothing more, for the process ends: what is under way has some seconds left."""
+        self._halted = True
+        self._stop_by = self.clock.monotonic() + _GRACE_S
+        for worker in self._lanes.values():
+            worker.halt(_GRACE_S)
 
     def lanes(self) -> list[Lane]:
         """Those that are configured."""
@@ -208,15 +230,17 @@ class Dispatcher:
     async def _listen(self, channel: Channel) -> None:
         """Wake lanes for what came in elsewhere."""
         while True:
-            idle = {
-                self.queue.key("ready", lane.name): worker
-                for lane, worker in self._lanes.items()
-                if worker.idle_since is not None
-            }
+            idle: dict[bytes, LaneWorker] = {}
+            newest: list[bytes] = []
+            for lane, worker in self._lanes.items():
+                if worker.idle_since is not None:
+                    newest += worker.idle_since
+                    idle[self.queue.key("ready", lane.name)] = worker
+                    # What another process gave back when it stopped.
+                    idle[self.queue.key("again", lane.name)] = worker
             if not idle:
                 await asyncio.sleep(_BLOCK_MS / 1000)
                 continue
-            newest = [worker.idle_since or b"$" for worker in idle.values()]
             try:
                 found = await channel.call(
                     "XREAD", "COUNT", 1, "BLOCK", _BLOCK_MS, "STREAMS", *idle, *newest, timeout=5.0
@@ -240,20 +264,6 @@ class Dispatcher:
         for route in {lane.route for lane in self.lanes()}:
             letters = await self._store.call("ZCARD", self.queue.key("dead", route))
             held.set(route, value=letters)
-
-    async def drain(self, seconds: float, force: asyncio.Event) -> None:
-        """Take nothing more, and let what is under way end, within `seconds` or until `force`. What
-        takes longer is given back to the queues.
-        """
-        self._drained = True
-        workers = list(self._lanes.values())
-        await asyncio.gather(*(worker.stop() for worker in workers))
-        forced = asyncio.create_task(force.wait())
-        ended = [asyncio.create_task(worker.quiet(seconds)) for worker in workers]
-        forced.add_done_callback(lambda _: [each.cancel() for each in ended])
-        await asyncio.gather(*ended, return_exceptions=True)
-        forced.cancel()
-        await asyncio.gather(*(worker.quiet(0.0) for worker in workers))
 
     async def _tell_lanes(self) -> None:
         """Have the store know the lanes, so that one that is configured no longer can be found."""

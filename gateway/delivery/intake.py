@@ -18,20 +18,25 @@ from gateway.delivery.outcome import Reason
 from gateway.delivery.queue import Acceptance, Entry, digest, letter
 from gateway.errors import Rejection
 from gateway.expressions import Expression, ExpressionFailed
-from gateway.message import NOTHING_REPEATS, Exchange
+from gateway.http1.head import connection_tokens
+from gateway.message import NOTHING_REPEATS, Exchange, Headers, RawHeaders
 from gateway.observability.delivery import DEAD_LETTERS
 from gateway.request_key import BadKey, Facts, KeyRule
 
 logger = logging.getLogger("gateway.delivery")
 
-# What belongs to the connection, or is written anew for each attempt.
-_LEFT_OUT: Final = frozenset(
+# What is written anew for each attempt.
+_WRITTEN: Final = frozenset(
     {
-        b"connection", b"content-length", b"expect", b"host", b"keep-alive", b"prefer",
-        b"idempotency-key", b"te", b"traceparent", b"tracestate", b"trailer", b"transfer-encoding",
-        b"upgrade", b"webhook-id", b"webhook-signature", b"webhook-timestamp",
+        b"idempotency-key", b"traceparent", b"tracestate", b"webhook-id", b"webhook-signature",
+        b"webhook-timestamp", b"x-lockgate-attempt", b"x-lockgate-event",
     }
 )  # fmt: skip
+# That, and what was between the client and this gateway alone.
+_LEFT_OUT: Final = _WRITTEN | {
+    b"connection", b"content-length", b"expect", b"keep-alive", b"prefer", b"te", b"trailer",
+    b"transfer-encoding", b"upgrade",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +100,15 @@ class Intake:
         *,
         key: str = "",
         repeats: tuple[str, float, str] = NOTHING_REPEATS,
+        also: tuple[str, float, str] = NOTHING_REPEATS,
         origin: str = ORIGIN_REQUEST,
         invalid: Rejection | None = None,
     ) -> Receipt:
         """Keep the event, durably.
 
-        `key` is its idempotency key, `repeats` as in Exchange. With `invalid` it goes to the dead
-        letters of all targets. Raises StoreError, after which it may have been kept, CannotOrder,
-        and KeyReused.
+        `key` is its idempotency key, `repeats` and `also` are each as in Exchange. With `invalid`
+        it goes to the dead letters of all targets. Raises StoreError, after which it may have been
+        kept, CannotOrder, and KeyReused.
         """
         options = self._options
         now = self._wall()
@@ -122,6 +128,7 @@ class Intake:
                 body,
                 entries,
                 repeats=repeats,
+                also=also,
                 callback=options.callback,
                 keep=options.keep,
                 audit=self._dispatcher.journal.accepted(
@@ -130,10 +137,9 @@ class Intake:
             )
         )
         if first is not None:
-            first_id, _, common = first.partition(" ")
-            if common != repeats[2]:
-                raise KeyReused(first_id)
-            return Receipt(first_id, duplicate=True)
+            if not first.same:
+                raise KeyReused(first.id)
+            return Receipt(first.id, duplicate=True)
         waiting = [name for name, state in states if state == "queued"]
         self._dispatcher.wake(options.route, waiting or [options.callback])
         dead = [each for each in entries if each.state == "x"]
@@ -167,7 +173,7 @@ class Intake:
             data = msgspec.json.decode(body) if rule.needs_body else None
             return digest(rule.derive(Facts(request.headers, request.query, exchange.params, data)))
         except BadKey as error:
-            raise CannotOrder(str(error)) from None
+            raise CannotOrder(f"ordered_by: {error}") from None
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
             raise CannotOrder("the body, which the order is made of, is no JSON") from None
 
@@ -210,11 +216,7 @@ class Intake:
             path=request.path,
             query=request.query,
             host=request.host,
-            headers=[
-                pair
-                for pair in request.headers.raw
-                if pair[0] not in _LEFT_OUT and pair[0] not in drop
-            ],
+            headers=_kept(request.headers, drop),
             params=dict(exchange.params),
             raw_params=dict(exchange.raw_params),
             consumer=principal.consumer if principal else "",
@@ -230,6 +232,16 @@ class Intake:
             scheme=request.scheme,
             port=request.port,
         )
+
+
+def _kept(headers: Headers, drop: frozenset[bytes]) -> RawHeaders:
+    kept = [pair for pair in headers.raw if pair[0] not in _LEFT_OUT and pair[0] not in drop]
+    if b"connection" in headers.index:
+        # What it names ends at this gateway: the delivery leaves it out as forwarding does. But
+        # nobody can name what the gateway is going to write.
+        named = connection_tokens(headers.raw) - _WRITTEN
+        kept.append((b"connection", b", ".join(sorted(named))))
+    return kept
 
 
 _STATES: Final = {"q": "queued", "w": "queued", "n": "skipped", "x": "dead"}

@@ -20,14 +20,13 @@ from gateway.delivery.pace import Pace
 from gateway.delivery.plan import LanePlan, LaneSeries, Means
 from gateway.delivery.queue import Batch, Lane, Taken
 from gateway.errors import StoreError
+from gateway.store.base import ReplyError
 
 logger = logging.getLogger("gateway.delivery")
 
 _BATCH: Final = 64
 # Longest time without a look into the queue: for what came in ways that nobody tells of.
 _LOOK_S: Final = 5.0
-# Longer than one call to the queues may take.
-_TAKING_S: Final = 3.0
 _STORE_FIRST_S: Final = 0.1
 _STORE_LAST_S: Final = 5.0
 
@@ -38,13 +37,14 @@ class LaneWorker:
     def __init__(self, lane: Lane, means: Means) -> None:
         self.lane = lane
         self.plans: list[LanePlan] = []
-        self.idle_since: bytes | None = None
+        self.idle_since: tuple[bytes, bytes] | None = None
         self._means = means
         self._wake = asyncio.Event()
         self._pace = Pace(1)
         self._running: dict[asyncio.Task[None], tuple[LanePlan, Taken]] = {}
         self._loop: asyncio.Task[None] | None = None
-        self._taking = self._last = False
+        # The loop that takes events runs as long as this is what it began with.
+        self._run = 0
         self._claimed_at = 0.0
         self._renewed_at = 0.0
         self._series = LaneSeries(lane, means.metrics)
@@ -52,8 +52,8 @@ class LaneWorker:
     def start(self) -> None:
         """Begin, or go on with another plan. Idempotent."""
         if self._loop is None:
-            self._last = False
-            self._loop = asyncio.get_running_loop().create_task(self._work())
+            self._run += 1
+            self._loop = asyncio.get_running_loop().create_task(self._work(self._run))
         self.wake()
 
     def wake(self) -> None:
@@ -67,69 +67,81 @@ class LaneWorker:
 
     async def finish(self, plan: LanePlan, grace: float) -> None:
         """Wait until what was begun with this plan has ended, at most `grace` seconds; what goes on
-        longer is cancelled, and stays in the queue.
+        longer is cancelled, and goes back into the queue.
         """
-        await self._end({task for task, (its, _) in self._running.items() if its is plan}, grace)
+        tasks = {task for task, (its, _) in self._running.items() if its is plan}
+        await self._end(tasks, grace, plan.lease)
 
-    async def quiet(self, grace: float) -> None:
-        """The same with all that is under way."""
-        await self._end(set(self._running), grace)
+    async def drain(self, grace: float) -> None:
+        """Take nothing more, and the same with all that is under way, whatever its plan."""
+        self._run += 1
+        self._wake.set()
+        lease = min((plan.lease for plan, _ in self._running.values()), default=0.0)
+        await self._end(set(self._running), grace, lease)
 
-    async def _end(self, tasks: set[asyncio.Task[None]], grace: float) -> None:
-        now = self._means.clock.monotonic
-        until = now() + grace
-        while tasks and (left := until - now()) > 0:
-            # Nobody else does when the lane has stopped.
-            await self._hold(now())
-            _, tasks = await asyncio.wait(tasks, timeout=min(left, self._hold_every()))
+    async def _end(self, tasks: set[asyncio.Task[None]], grace: float, lease: float) -> None:
+        until = self._means.clock.monotonic() + grace
+        while tasks and (left := until - self._means.clock.monotonic()) > 0:
+            _, tasks = await asyncio.wait(tasks, timeout=min(left, lease / 3))
+            with contextlib.suppress(StoreError):
+                await self._renew(self._means.clock.monotonic(), lease)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _hold(self, now: float) -> None:
-        with contextlib.suppress(StoreError):
-            await self._renew(now)
+    def halt(self, grace: float) -> None:
+        """Take nothing more; what goes on for `grace` seconds is cancelled, whatever its plan."""
+        self._run += 1
+        self._wake.set()
+        asyncio.get_running_loop().call_later(grace, self._cancel_all)
+
+    def _cancel_all(self) -> None:
+        for task in self._running:
+            task.cancel()
 
     async def stop(self) -> None:
-        """Take nothing more. What is being taken just now is begun."""
+        """Take nothing more. What was asked for is waited for: it would be held by nobody."""
         loop, self._loop = self._loop, None
-        if loop is None:
-            return
-        if self._taking:
-            # What nobody waits for any more would be handed out to nobody.
-            self._last = True
-            await asyncio.wait({loop}, timeout=_TAKING_S)
-        loop.cancel()
-        await asyncio.wait({loop})
+        if loop is not None:
+            self._run += 1
+            self._wake.set()
+            await asyncio.wait({loop})
 
     # Taking.
 
-    async def _work(self) -> None:
+    async def _work(self, run: int) -> None:
         failures = 0
-        while not self._last:
+        while run == self._run:
             try:
-                await self._turn()
+                await self._turn(run)
                 failures = 0
-            except StoreError:
-                # The store says by itself that it is away.
+            except StoreError as error:
+                self._say(error)
                 pause = min(_STORE_LAST_S, _STORE_FIRST_S * 2 ** min(failures, 10))
                 failures += 1
-                await asyncio.sleep(pause * (0.5 + self._means.random.random() / 2))
+                await self._pause(run, pause * (0.5 + self._means.random.random() / 2))
             except Exception:
                 logger.exception("a lane failed", extra={"lane": self.lane.name})
-                await asyncio.sleep(1.0)
+                await self._pause(run, 1.0)
 
-    async def _turn(self) -> None:
+    def _say(self, error: StoreError) -> None:
+        # The store says by itself that it is away, but not that it does not like what it is asked.
+        if isinstance(error, ReplyError) and not error.unavailable:
+            logger.error(
+                "the store refused a step", extra={"lane": self.lane.name, "reply": error.reply}
+            )
+
+    async def _turn(self, run: int) -> None:
         """Take what there is room for, or wait until there may be something."""
         self._wake.clear()
         means, pace = self._means, self._pace
         now = means.clock.monotonic()
-        await self._renew(now)
         plan = self.plans[-1] if self.plans else None
         if plan is None:
             await self._wait(_LOOK_S)
             return
+        await self._renew(now, plan.lease)
         if pace.limit != plan.concurrency:
             self._pace = pace = Pace(plan.concurrency)
         self._series.pace(pace.allowed)
@@ -141,9 +153,20 @@ class LaneWorker:
         lease = 0.0
         if now - self._claimed_at >= plan.lease / 3:
             self._claimed_at, lease = now, plan.lease
-        batch = await self._take(plan, room, lease)
-        if len(batch.events) == room or self._last:
+        batch = await means.queue.take(self.lane, means.consumer, room, lease=lease, rate=plan.rate)
+        if run != self._run:
+            for taken in batch.events:
+                await means.queue.settle(self.lane, taken, "later", None, delay=0.0)
             return
+        # Replaced meanwhile: what is not begun with the old one need not be waited for.
+        plan = self.plans[-1] if self.plans else plan
+        for taken in batch.events:
+            self._begin(plan, taken)
+        if len(batch.events) < room:
+            await self._rest(batch, plan)
+
+    async def _rest(self, batch: Batch, plan: LanePlan) -> None:
+        """Wait until there may be more than what was given."""
         pause = min(_LOOK_S, plan.lease / 3)
         if batch.due is not None:
             # A millisecond more, because both sides round.
@@ -155,19 +178,6 @@ class LaneWorker:
         await self._wait(pause)
         self.idle_since = None
 
-    async def _take(self, plan: LanePlan, room: int, lease: float) -> Batch:
-        means = self._means
-        self._taking = True
-        try:
-            batch = await means.queue.take(
-                self.lane, means.consumer, room, lease=lease, rate=plan.rate
-            )
-        finally:
-            self._taking = False
-        for taken in batch.events:
-            self._begin(plan, taken)
-        return batch
-
     async def _wait(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(max(0.0, seconds)):
@@ -175,16 +185,20 @@ class LaneWorker:
         except TimeoutError:
             pass
 
-    async def _renew(self, now: float) -> None:
+    async def _pause(self, run: int, seconds: float) -> None:
+        """Wait, whatever comes in meanwhile, but not if it is time to stop."""
+        until = self._means.clock.monotonic() + seconds
+        while run == self._run and (left := until - self._means.clock.monotonic()) > 0:
+            self._wake.clear()
+            await self._wait(left)
+
+    async def _renew(self, now: float, lease: float) -> None:
         if not self._running:
             self._renewed_at = now
-        elif now - self._renewed_at >= self._hold_every():
+        elif now - self._renewed_at >= lease / 3:
             self._renewed_at = now
             entries = [taken.entry for _, taken in self._running.values()]
             await self._means.queue.renew(self.lane, self._means.consumer, entries)
-
-    def _hold_every(self) -> float:
-        return min((plan.lease for plan, _ in self._running.values()), default=30.0) / 3
 
     # Delivering.
 
@@ -202,20 +216,19 @@ class LaneWorker:
             logger.error("an attempt broke off", exc_info=error, extra={"lane": self.lane.name})
 
     async def _deliver(self, plan: LanePlan, taken: Taken) -> None:
-        record = Record()
         try:
             record = decode_record(taken.record)
             event = Event(taken.id, decode_head(taken.head), taken.body, taken.accepted_at)
         except msgspec.MsgspecError:
             # Written by a gateway that knows more than this one. It stays, for that one to take.
             logger.error("an event can't be read", extra={"event": taken.id})
-            await self._settle(plan, taken, record, "later", delay=60.0)
+            await self._settle(plan, taken, None, "later", delay=60.0)
             return
         desk = Desk(self._means, self._series, self._pace, self._settle)
         await Attempt(desk, plan, taken, event, record).run()
 
     async def _settle(
-        self, plan: LanePlan, taken: Taken, record: Record, verdict: str, **how: object
+        self, plan: LanePlan, taken: Taken, record: Record | None, verdict: str, **how: object
     ) -> bool:
         """Write it down, however long the store is away: what was done must not be done again."""
         pause = _STORE_FIRST_S
@@ -224,6 +237,7 @@ class LaneWorker:
                 return await self._means.queue.settle(
                     self.lane, taken, verdict, record, keep=plan.keep, **how
                 )
-            except StoreError:
+            except StoreError as error:
+                self._say(error)
                 await asyncio.sleep(pause * (0.5 + self._means.random.random() / 2))
                 pause = min(_STORE_LAST_S, pause * 2)

@@ -27,7 +27,11 @@ def _body(exchange: Exchange) -> object:
 
 
 BODY_ROOTS: Final[MappingType[str, Maker]] = {**ROOTS, "body": _body}
-"""What an expression over an event may name: a request's roots, and the parsed JSON body."""
+"""What an expression over a new event may name: a request's roots, and the parsed JSON body."""
+KEPT_ROOTS: Final[MappingType[str, Maker]] = {
+    name: maker for name, maker in BODY_ROOTS.items() if name != "claims"
+}
+"""The same for an event that was kept: the caller's claims were not."""
 
 
 class MappingFailed(Exception):
@@ -40,7 +44,7 @@ class Mapping:
     Raises ExpressionError for an expression that can't be compiled.
     """
 
-    def __init__(self, template: Any, roots: MappingType[str, Maker] = BODY_ROOTS) -> None:
+    def __init__(self, template: Any, roots: MappingType[str, Maker] = KEPT_ROOTS) -> None:
         self._template = _compile(template, roots)
 
     def value(self, exchange: Exchange) -> Any:

@@ -1,7 +1,8 @@
 """How an attempt ended, and what follows from that. Pure: time and randomness are passed in.
 
 An upstream that answers 4xx will answer so again, except to 408, 425 and 429 (RFC 9110, 8470,
-6585), which say that time may help. Everything else that fails is worth another attempt.
+6585), which say that time may help. Everything else that fails is worth another attempt: also an
+answer that is no HTTP, or a certificate that is not accepted, for somebody may mend that meanwhile.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from gateway.errors import (
     NO_HEALTHY_TARGET,
     UPSTREAM_CREDENTIALS,
     ErrorCode,
+    Source,
 )
 
 _AGAIN: Final = frozenset({408, 425, 429})
-_PAUSING: Final = frozenset(
-    {BULKHEAD_FULL, CIRCUIT_OPEN, CONNECTION_LIMIT, NO_HEALTHY_TARGET, UPSTREAM_CREDENTIALS}
-)
+_CROWDED: Final = frozenset({BULKHEAD_FULL, CONNECTION_LIMIT})
+_PAUSING: Final = _CROWDED | {CIRCUIT_OPEN, NO_HEALTHY_TARGET, UPSTREAM_CREDENTIALS}
 """What says that nothing was sent, and that it is no fault of the event."""
 
 
@@ -61,10 +62,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """Not tried, because the target is being spared; not counted. `wait` in seconds, 0: unknown."""
+    """Not tried, because the target is being spared; not counted. `wait` in seconds, 0: unknown.
+
+    `crowded` if the target works, and as much is under way there as may be.
+    """
 
     code: str
     wait: float = 0.0
+    crowded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +95,9 @@ def judge_failure(kind: ErrorCode, detail: str, retry_after: bytes | None, now: 
     """What an attempt without an answer means."""
     wait = 0.0 if retry_after is None else parse_retry_after(retry_after, now)
     if kind in _PAUSING:
-        return Paused(kind.code, wait)
-    return Failed(not kind.transient, code=kind.code, detail=detail, wait=wait)
+        return Paused(kind.code, wait, kind in _CROWDED)
+    permanent = not kind.transient and kind.source is not Source.UPSTREAM
+    return Failed(permanent, code=kind.code, detail=detail, wait=wait)
 
 
 def parse_retry_after(value: bytes, now: float) -> float:

@@ -73,8 +73,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """All that is kept of a new event, at once. `repeats` is as in Exchange; `keep` is how long the
-    event stays once it is delivered, in seconds.
+    """All that is kept of a new event, at once. `repeats` and `also` are each as in Exchange.
+
+    `keep` is how long the event stays once it is delivered, in seconds.
     """
 
     id: str
@@ -82,14 +83,25 @@ class Acceptance:
     body: bytes
     entries: list[Entry]
     repeats: tuple[str, float, str] = NOTHING_REPEATS
+    also: tuple[str, float, str] = NOTHING_REPEATS
     callback: str = ""
     keep: float = 3600.0
     audit: bytes = OFF
 
 
 @dataclass(frozen=True, slots=True)
+class First:
+    """The event that was kept before one that repeats it; `same` if that is really the same."""
+
+    id: str
+    same: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Taken:
-    """An event that was handed out. `fence` proves that it was; `accepted_at` is Unix seconds."""
+    """An event that was handed out. `fence` proves that it was; `accepted_at` is when it came to
+    this target, in Unix seconds.
+    """
 
     entry: bytes
     id: str
@@ -103,13 +115,14 @@ class Taken:
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What was taken, and when to come again: seconds until something is due (None: nothing), until
-    the rate allows more (0: now). `newest` is where to wait for new ones.
+    the rate allows more (0: now). `newest` is where to wait for more: the last id of those that are
+    new, and of those that are due again.
     """
 
     events: list[Taken]
     due: float | None
     wait: float
-    newest: bytes
+    newest: tuple[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,27 +145,28 @@ class Queue:
         self._keys: tuple[Part, ...] = (self.base,)
         self._retention = round(retention * 1000)
 
-    async def accept(self, new: Acceptance) -> str | None:
-        """Keep it. For a repetition, gives the first event's id, a space, and what that one had
-        in common with it.
-        """
+    async def accept(self, new: Acceptance) -> First | None:
+        """Keep it; for a repetition, which is not kept, gives the first event."""
+        route = new.head.route
         name, seconds, common = new.repeats
+        also, also_seconds, also_common = new.also
         args: list[Part] = [
-            new.id, encode(new.head), new.body, name and digest(new.head.route, name),
+            new.id, encode(new.head), new.body, name and digest(route, name),
             round(seconds * 1000), new.callback, new.audit, new.head.correlation_id,
-            self._retention, round(new.keep * 1000), common, new.head.route,
+            self._retention, round(new.keep * 1000), common, route,
+            also and digest(route, also), round(also_seconds * 1000), also_common,
         ]  # fmt: skip
         for each in new.entries:
             due: Part = each.member if each.state == "x" else round(each.delay * 1000)
             args += [each.target, each.state, due, each.order, encode(each.record)]
         first = await self.store.run(_ACCEPT, self._keys, tuple(args))
-        return None if first is None else bytes(first).decode()
+        return None if first is None else First(first[0].decode(), first[1] == 1)
 
     async def take(
         self, lane: Lane, consumer: str, count: int, *, lease: float = 0.0, rate: Rate = NO_RATE
     ) -> Batch:
         """Up to `count` events; with a `lease` (seconds) also those that a worker let lapse."""
-        taken, due, wait, newest = await self.store.run(
+        taken, due, wait, new, again = await self.store.run(
             _TAKE,
             self._keys,
             (
@@ -164,12 +178,13 @@ class Queue:
             Taken(entry, id_.decode(), fence, head, body, record, at / 1000)
             for entry, id_, fence, head, body, record, at in taken
         ]
-        return Batch(events, None if due < 0 else due / 1000, wait / 1000, newest)
+        return Batch(events, None if due < 0 else due / 1000, wait / 1000, (new, again))
 
     async def settle(
-        self, lane: Lane, taken: Taken, verdict: str, record: Record, **how: Any
+        self, lane: Lane, taken: Taken, verdict: str, record: Record | None, **how: Any
     ) -> bool:
         """Write down how it ended: delivered, dead (`member`), later (`delay` in seconds) or saved.
+        Without a record, the one that is there stays.
 
         `keep` is how long it stays once all is delivered, in seconds; `audit` and `correlation_id`
         are for the audit. False if somebody else has taken it over: then nothing was written.
@@ -182,7 +197,8 @@ class Queue:
             self._keys,
             (
                 lane.route, lane.target, taken.entry, taken.id, taken.fence, verdict, extra,
-                encode(record), round(how.get("keep", 0.0) * 1000), how.get("audit", OFF),
+                b"" if record is None else encode(record),
+                round(how.get("keep", 0.0) * 1000), how.get("audit", OFF),
                 how.get("correlation_id", ""), self._retention,
             ),
         )  # fmt: skip

@@ -27,6 +27,10 @@ from gateway.tracing import TraceContext
 EVENT_FIELD: Final = b"x-lockgate-event"
 ATTEMPT_FIELD: Final = b"x-lockgate-attempt"
 _KEPT: Final = 2048
+# Fields that say something of a body, which is another one now.
+_OF_THE_BODY: Final = (
+    b"content-encoding", b"content-digest", b"content-md5", b"digest", b"repr-digest",
+)  # fmt: skip
 # More of an answer is not read: nobody is waiting for it.
 _READ: Final = 256 * 1024
 
@@ -89,6 +93,8 @@ class HttpTarget:
                 request.body = options.mapping.body(exchange)
             except MappingFailed as error:
                 return Failed(True, code="mapping_failed", detail=str(error), reason=Reason.INVALID)
+            for name in _OF_THE_BODY:
+                request.headers.remove(name)
             request.headers.set(b"content-type", b"application/json")
             request.headers.set(b"content-length", b"%d" % len(request.body))
         request.headers.set(ATTEMPT_FIELD, str(work.number).encode())
@@ -101,7 +107,7 @@ class HttpTarget:
 
 async def send(exchange: Exchange, handler: Handler, limit: float, clock: Clock) -> Outcome:
     """Send an exchange that no client waits for, and judge what came of it."""
-    exchange.task = asyncio.current_task()
+    task = exchange.task = asyncio.current_task()
     try:
         async with asyncio.timeout(limit):
             response = await handler(exchange)
@@ -109,14 +115,19 @@ async def send(exchange: Exchange, handler: Handler, limit: float, clock: Clock)
                 verdict = judge_status(
                     response.status, _field(response, b"retry-after"), clock.wall()
                 )
-                answer = await read_some(response, _READ)
+                answer = await _answer(response, verdict)
             finally:
                 response.close()
     except GatewayError as error:
         after = next((value for name, value in error.headers if name == b"retry-after"), None)
         return judge_failure(error.kind, error.detail, after, clock.wall())
     except TimeoutError:
-        return Failed(False, code=DEADLINE_EXCEEDED.code)
+        return Failed(False, code=DEADLINE_EXCEEDED.code, detail="no complete answer in time")
+    except asyncio.CancelledError:
+        # The route's deadline passed in the middle of the answer; or this task is to end as well.
+        if not exchange.timed_out or task is None or task.uncancel():
+            raise
+        return Failed(False, code=DEADLINE_EXCEEDED.code, detail="no complete answer in time")
     if response.error is not None:
         # An answer that the gateway made, for a guard among the delivery's policies refused.
         after = _field(response, b"retry-after")
@@ -124,6 +135,16 @@ async def send(exchange: Exchange, handler: Handler, limit: float, clock: Clock)
     if isinstance(verdict, Delivered):
         return verdict
     return Failed(verdict.permanent, verdict.status, answer=answer[:_KEPT], wait=verdict.wait)
+
+
+async def _answer(response: Response, verdict: Delivered | Failed) -> bytes:
+    try:
+        return await read_some(response, _READ)
+    except GatewayError:
+        if isinstance(verdict, Delivered):
+            # Half an answer may be of something half done.
+            raise
+        return b""
 
 
 async def read_some(response: Response, limit: int) -> bytes:
@@ -159,7 +180,7 @@ def make_exchange(event: Event, record: Record, now: float, ids: IdSource) -> Ex
     exchange.correlation_id = head.correlation_id
     if head.consumer or head.identity:
         exchange.principal = Principal(head.consumer, {}, frozenset(), head.identity, head.tier)
-    headers.set(b"idempotency-key", b'"%b"' % key_of(head, record).encode("ascii", "replace"))
+    headers.set(b"idempotency-key", key_field(head, record))
     headers.set(EVENT_FIELD, event.id.encode())
     if event.body or b"content-type" in headers:
         headers.set(b"content-length", b"%d" % len(event.body))
@@ -170,6 +191,12 @@ def make_exchange(event: Event, record: Record, now: float, ids: IdSource) -> Ex
 def key_of(head: Head, record: Record) -> str:
     """The idempotency key of all attempts of an epoch: a replay is to be carried out again."""
     return head.key if record.epoch == 1 else f"{head.key}.{record.epoch}"
+
+
+def key_field(head: Head, record: Record, suffix: str = "") -> bytes:
+    """The key as the field's value: a string (RFC 9651 section 3.3.3)."""
+    text = f"{key_of(head, record)}{suffix}".encode("ascii", "replace")
+    return b'"%b"' % text.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
 
 
 def _trace(head: Head, headers: Headers, ids: IdSource) -> TraceContext | None:

@@ -32,13 +32,17 @@ class Waiting:
         while True:
             settled = self._dispatcher.watch(event_id)
             try:
-                stored = read(event_id, await self._dispatcher.queue.fields(event_id)) or stored
-            except (StoreError, msgspec.MsgspecError):
-                # The event is kept; only its outcome can't be told.
-                pass
-            left = until - self._now()
-            if left <= 0 or (stored is not None and stored.settled):
+                stored = await self._look(event_id) or stored
+                left = until - self._now()
+                if left <= 0 or (stored is not None and stored.settled):
+                    return stored
+                await asyncio.wait({settled}, timeout=min(_LOOK_S, left))
+            finally:
                 settled.cancel()
-                return stored
-            await asyncio.wait({settled}, timeout=min(_LOOK_S, left))
-            settled.cancel()
+
+    async def _look(self, event_id: str) -> Stored | None:
+        try:
+            return read(event_id, await self._dispatcher.queue.fields(event_id))
+        except (StoreError, msgspec.MsgspecError):
+            # The event is kept; only its outcome can't be told.
+            return None

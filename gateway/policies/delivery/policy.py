@@ -129,10 +129,14 @@ class DeliveryPolicy(Around):
         body = await request.read_body(self._body_limit)
         invalid = exchange.invalid
         key = self._key(exchange)
-        repeats = exchange.repeats or NOTHING_REPEATS
         try:
             receipt = await self._intake.keep(
-                exchange, body, key=key, repeats=repeats, invalid=invalid
+                exchange,
+                body,
+                key=key,
+                repeats=exchange.repeats or NOTHING_REPEATS,
+                also=exchange.repeats_also or NOTHING_REPEATS,
+                invalid=invalid,
             )
         except KeyReused:
             detail = "this key was used for another request"

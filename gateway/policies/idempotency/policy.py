@@ -143,6 +143,7 @@ class IdempotencyPolicy(Around):
         print_ = self._fingerprint(request, body)
         consumer = exchange.principal.consumer if exchange.principal is not None else ""
         if self._asynchronous:
+            exchange.repeats_also = exchange.repeats
             exchange.repeats = (f"key\n{consumer}\n{key}", self._config.ttl, print_.hex())
             self._tell_key(request, key)
             return await forward(exchange)

@@ -3,24 +3,37 @@
 -- ARGV     1 id   2 head   3 body   4 name to tell repetitions by, or ''   5 how long that is known, ms
 --          6 'callback' or ''   7 audit record or ''   8 correlation id   9 audit retention, ms
 --          10 how long a settled event is kept, ms   11 what all repetitions must have in common
---          12 route
+--          12 route   13 to 15 a second name, how long it is known, and what is common to it
 --          then for each target: name, state, delay in ms or dead letter's member, order digest or '',
 --          record. States: q queued, w waiting for its time, x dead from the beginning, n not wanted.
--- Returns  false once the event is kept, otherwise "id common" of the first event of that name.
+-- Returns  false once the event is kept, otherwise {id, 1} of the first event of one of the names;
+--          {id, 0} if that one had something else in common.
 local base = KEYS[1]
-local id, seen = ARGV[1], ARGV[4]
-if seen ~= '' then
-  local first = redis.call('GET', base .. 'seen:' .. seen)
-  if first then return first end
+local id = ARGV[1]
+local names = {{ARGV[4], ARGV[5], ARGV[11]}, {ARGV[13], ARGV[14], ARGV[15]}}
+local function note(name, event_id)
+  if name[1] ~= '' then
+    redis.call('SET', base .. 'seen:' .. name[1], event_id .. ' ' .. name[3], 'PX', name[2], 'NX')
+  end
+end
+for i, name in ipairs(names) do
+  local first = name[1] ~= '' and redis.call('GET', base .. 'seen:' .. name[1])
+  if first then
+    local first_id, common = string.match(first, '^(%S+) (.*)$')
+    if common ~= name[3] then return {first_id, 0} end
+    -- Its other name is one of the first event as well.
+    note(names[3 - i], first_id)
+    return {first_id, 1}
+  end
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local event = base .. 'event:' .. id
 local route = ARGV[12]
-if seen ~= '' then redis.call('SET', base .. 'seen:' .. seen, id .. ' ' .. ARGV[11], 'PX', ARGV[5]) end
+for _, name in ipairs(names) do note(name, id) end
 redis.call('HSET', event, 'head', ARGV[2], 'body', ARGV[3], 'at', now)
 local open, dead = 0, 0
-for i = 13, #ARGV, 5 do
+for i = 16, #ARGV, 5 do
   local target, state, due, order, record = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local lane = route .. '/' .. target
   if state == 'x' then

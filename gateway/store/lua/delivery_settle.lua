@@ -3,7 +3,7 @@
 -- KEYS[1]  the base of all keys of the queues
 -- ARGV     1 route   2 target   3 entry   4 id   5 fence
 --          6 verdict: delivered, dead, later (in 7 ms), saved (the attempt goes on)
---          7 ms until it is due again, or the dead letter's member   8 record
+--          7 ms until it is due again, or the dead letter's member   8 record, '' to leave it as it is
 --          9 how long a settled event is kept, ms   10 audit record or ''   11 correlation id
 --          12 audit retention, ms
 -- Returns  how many targets are still open; -1 if the attempt was not the current one.
@@ -25,18 +25,30 @@ if fence ~= ARGV[5] or not running then
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('HSET', event, 't:' .. target, ARGV[8])
+-- First a write that needs no memory: a store that is full takes what follows only behind one, and it
+-- is settling that makes room.
+if verdict == 'saved' then
+  redis.call('PERSIST', event)
+else
+  redis.call('XACK', stream, 'lockgate', entry)
+  redis.call('XDEL', stream, entry)
+end
+if ARGV[8] ~= '' then redis.call('HSET', event, 't:' .. target, ARGV[8]) end
 if ARGV[10] ~= '' then
   local at = redis.call('XADD', base .. 'audit', 'MINID', '~', now - ARGV[12], '*', 'r', ARGV[10])
   redis.call('RPUSH', base .. 'trail:' .. ARGV[11], at)
   redis.call('PEXPIRE', base .. 'trail:' .. ARGV[11], ARGV[12])
 end
 if verdict == 'saved' then return tonumber(redis.call('HGET', event, 'open')) end
-redis.call('XACK', stream, 'lockgate', entry)
-redis.call('XDEL', stream, entry)
 if verdict == 'later' then
-  redis.call('HSET', event, 's:' .. target, 'w')
-  redis.call('ZADD', base .. 'later:' .. lane, now + ARGV[7], id)
+  if tonumber(ARGV[7]) > 0 then
+    redis.call('HSET', event, 's:' .. target, 'w')
+    redis.call('ZADD', base .. 'later:' .. lane, now + ARGV[7], id)
+  else
+    -- Given back: whoever waits at the stream may take it at once.
+    redis.call('HSET', event, 's:' .. target, 'q')
+    redis.call('XADD', base .. 'again:' .. lane, '*', 'e', id)
+  end
   return tonumber(redis.call('HGET', event, 'open'))
 end
 

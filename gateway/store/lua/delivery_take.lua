@@ -4,9 +4,10 @@
 -- ARGV     1 route   2 target   3 consumer   4 how many at most   5 lease in ms, or 0 not to look for
 --          what dead workers hold   6 microseconds between two deliveries (0: no rate)   7 burst
 -- Returns  {the events, ms until the next one is due (-1: none), ms until the rate allows more (0: now),
---          the newest id of the new ones}; an event is {entry, id, fence, head, body, record, accepted
---          at (ms)}. An entry is the letter of its stream, n for new ones or a for those that are due
---          again, and its id there: a stream of their own keeps retries from standing behind a backlog.
+--          the newest id of the new ones, that of those that are due again}; an event is {entry, id,
+--          fence, head, body, record, when it came to this target (ms)}. An entry is the letter of its
+--          stream, n for new ones or a for those that are due again, and its id there: a stream of
+--          their own keeps retries from standing behind a backlog.
 local base = KEYS[1]
 local route, target, consumer = ARGV[1], ARGV[2], ARGV[3]
 local count, lease = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -31,21 +32,25 @@ if every > 0 then
   end
 end
 
-local taken = {}
+local taken, skipped = {}, false
 local function hand_out(letter, entries)
   for _, entry in ipairs(entries) do
-    local id = entry[2] and entry[2][2]
+    -- Redis 6 gives nothing for a claimed entry that was deleted.
+    local id = entry and entry[2] and entry[2][2]
     local event = id and base .. 'event:' .. id
     local state = event and redis.call('HGET', event, 's:' .. target)
     if state == 'q' or state == 'r' then
       local fence = redis.call('HINCRBY', event, 'f:' .. target, 1)
       redis.call('HSET', event, 's:' .. target, 'r')
       local found = redis.call('HMGET', event, 'head', 'body', 't:' .. target, 'at', 'v:' .. target)
-      local body = found[2]
+      local body, at = found[2], found[4]
+      -- The callback has no record until its first attempt.
+      if not found[3] then at = redis.call('ZSCORE', base .. 'open:' .. lane, id) or at end
       if found[5] then body = redis.call('HGET', event, 'body:' .. found[5]) end
       taken[#taken + 1] = {letter .. entry[1], id, fence, found[1], body or '', found[3] or '',
-        tonumber(found[4])}
-    else
+        tonumber(at)}
+    elseif entry then
+      skipped = true
       -- Purged or settled meanwhile, or a second entry of an event that another one stands for.
       redis.call('XACK', streams[letter], 'lockgate', entry[1])
       redis.call('XDEL', streams[letter], entry[1])
@@ -53,10 +58,30 @@ local function hand_out(letter, entries)
   end
 end
 
+-- What living workers hold stands between: one call looks at ten times COUNT, and all are looked at.
 local function claim(letter)
-  local stale = redis.pcall('XAUTOCLAIM', streams[letter], 'lockgate', consumer, lease, '0-0',
-    'COUNT', count)
-  if not stale.err then hand_out(letter, stale[2]) end
+  local cursor = '0-0'
+  for _ = 1, 128 do
+    local stale = redis.pcall('XAUTOCLAIM', streams[letter], 'lockgate', consumer, lease, cursor,
+      'COUNT', count - #taken)
+    if stale.err then return end
+    hand_out(letter, stale[2])
+    cursor = stale[1]
+    if cursor == '0-0' or #taken >= count then return end
+  end
+end
+
+-- Each start of a gateway is a consumer of its own: those that hold nothing and are gone go.
+local function tidy(letter)
+  local known = redis.pcall('XINFO', 'CONSUMERS', streams[letter], 'lockgate')
+  if known.err then return end
+  for _, flat in ipairs(known) do
+    local of = {}
+    for i = 1, #flat, 2 do of[flat[i]] = flat[i + 1] end
+    if of.pending == 0 and of.idle > 100 * lease and of.name ~= consumer then
+      redis.call('XGROUP', 'DELCONSUMER', streams[letter], 'lockgate', of.name)
+    end
+  end
 end
 
 local function pull(letter, most)
@@ -84,9 +109,12 @@ if count > 0 then
   if lease > 0 then
     claim('a')
     if #taken < count then claim('n') end
+    tidy('a')
+    tidy('n')
   end
-  -- Half for those that are due again, so that they do not keep new ones back either.
-  pull('a', math.ceil((count - #taken) / 2))
+  -- Half for those that are due again, so that they do not keep new ones back either; of an odd
+  -- number now one, now the other has one more.
+  pull('a', math.floor((count - #taken + micros % 2) / 2))
   pull('n', count - #taken)
   pull('a', count - #taken)
   if every > 0 and #taken > 0 then
@@ -98,5 +126,10 @@ end
 local first = redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')
 local due = -1
 if first[2] then due = math.max(0, tonumber(first[2]) - now) end
-local newest = redis.call('XREVRANGE', streams.n, '+', '-', 'COUNT', 1)
-return {taken, due, wait, newest[1] and newest[1][1] or '0-0'}
+-- There may be more behind what was skipped.
+if skipped then due = 0 end
+local function newest(letter)
+  local last = redis.call('XREVRANGE', streams[letter], '+', '-', 'COUNT', 1)[1]
+  return last and last[1] or '0-0'
+end
+return {taken, due, wait, newest('n'), newest('a')}
