@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("--senders", type=int, default=12)
     parser.add_argument("--pause", type=float, default=0.05, help="between events of a sender, s")
     parser.add_argument("--embedded", action="store_true", help="one gateway with its own store")
+    parser.add_argument("--gentle", type=float, default=0.0, help="share of TERM, not KILL")
     options = parser.parse_args()
     plan = Plan(**vars(options))
     print(f"seed {plan.seed}\n{_HEAD}", flush=True)

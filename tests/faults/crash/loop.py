@@ -25,7 +25,8 @@ DRAIN_S = 60.0
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How the loop runs. `load` is how long events are sent in each round, in seconds; `pause` is
-    the time between two events of a sender.
+    the time between two events of a sender. `gentle` is the share of processes that are asked to
+    stop instead of being killed.
     """
 
     seed: int
@@ -35,6 +36,7 @@ class Plan:
     senders: int = 12
     pause: float = 0.05
     embedded: bool = False
+    gentle: float = 0.0
 
 
 @dataclass(slots=True)
@@ -136,8 +138,12 @@ class Loop:
             if not whole:
                 continue
             victim = self._random.choice(whole)
-            killed.append(victim.name)
-            victim.kill()
+            if self._random.random() < plan.gentle:
+                killed.append(f"{victim.name} (TERM)")
+                victim.stop()
+            else:
+                killed.append(victim.name)
+                victim.kill()
             restarts[victim.name] = asyncio.create_task(self._restart(victim))
         await asyncio.gather(*restarts.values())
         await asyncio.sleep(max(0.0, began + plan.load - monotonic()))

@@ -49,10 +49,11 @@ routes:
 
 @dataclass(frozen=True, slots=True)
 class Victim:
-    """Something that can be killed, and starts again by itself or by `restart`."""
+    """Something that can be killed or stopped, and starts again by itself or by `restart`."""
 
     name: str
     kill: Callable[[], None]
+    stop: Callable[[], None]
     restart: Callable[[], Awaitable[None]]
 
 
@@ -104,13 +105,21 @@ class Program:
 
     def kill(self) -> None:
         """KILL."""
+        self._signal(KILL)
+
+    def stop(self) -> None:
+        """TERM."""
+        self._signal(TERM)
+
+    def _signal(self, number: int) -> None:
         if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(KILL)
+            self._process.send_signal(number)
 
     async def restart(self) -> None:
-        """Start another once the one that was killed is gone."""
+        """Start another once the one that was there is gone."""
         if self._process is not None:
-            await self._process.wait()
+            async with asyncio.timeout(READY_S):
+                await self._process.wait()
         await self.start()
 
     async def end(self) -> int | None:
@@ -166,8 +175,9 @@ class World:
 
     def victims(self) -> list[Victim]:
         """What can be killed."""
-        found = [Victim(each.name, each.kill, each.restart) for each in self.programs]
-        return [*found, Victim("store", self._kill_store, self._restart_store)]
+        found = [Victim(each.name, each.kill, each.stop, each.restart) for each in self.programs]
+        # A store that is asked to stop does what one does that is killed: nothing is missing.
+        return [*found, Victim("store", self._kill_store, self._kill_store, self._restart_store)]
 
     def _kill_store(self) -> None:
         if self._server is not None:
