@@ -107,6 +107,26 @@ class Dispatcher:
         if not worker.plans and self._lanes.get(plan.lane) is worker:
             del self._lanes[plan.lane]
 
+    def halt(self) -> None:
+        """Take nothing more, for the process ends: what is under way has some seconds left."""
+        self._halted = True
+        self._stop_by = self.clock.monotonic() + _GRACE_S
+        for worker in self._lanes.values():
+            worker.halt(_GRACE_S)
+
+    async def drain(self, seconds: float, force: asyncio.Event) -> None:
+        """Take nothing more, for the process ends, and let what is under way end, within `seconds`
+        or until `force`. What takes longer goes back into the queues.
+        """
+        self._halted = True
+        workers = list(self._lanes.values())
+        forced = asyncio.create_task(force.wait())
+        ended = [asyncio.create_task(worker.drain(seconds)) for worker in workers]
+        forced.add_done_callback(lambda _: [each.cancel() for each in ended])
+        await asyncio.gather(*ended, return_exceptions=True)
+        forced.cancel()
+        await asyncio.gather(*(worker.drain(0.0) for worker in workers))
+
     def adopt(self, plan: RoutePlan) -> None:
         """Look after a route's events as this plan says; the newest one counts."""
         self._routes.setdefault(plan.route, []).append(plan)
@@ -127,26 +147,6 @@ class Dispatcher:
     def routes(self) -> list[RoutePlan]:
         """Those of all routes that are configured."""
         return [plans[-1] for plans in self._routes.values()]
-
-    async def drain(self, seconds: float, force: asyncio.Event) -> None:
-        """Take nothing more, for the process ends, and let what is under way end, within `seconds`
-        or until `force`. What takes longer goes back into the queues.
-        """
-        self._halted = True
-        workers = list(self._lanes.values())
-        forced = asyncio.create_task(force.wait())
-        ended = [asyncio.create_task(worker.drain(seconds)) for worker in workers]
-        forced.add_done_callback(lambda _: [each.cancel() for each in ended])
-        await asyncio.gather(*ended, return_exceptions=True)
-        forced.cancel()
-        await asyncio.gather(*(worker.drain(0.0) for worker in workers))
-
-    def halt(self) -> None:
-        """Take nothing more, for the process ends: what is under way has some seconds left."""
-        self._halted = True
-        self._stop_by = self.clock.monotonic() + _GRACE_S
-        for worker in self._lanes.values():
-            worker.halt(_GRACE_S)
 
     def lanes(self) -> list[Lane]:
         """Those that are configured."""
