@@ -13,6 +13,7 @@ from bench import (
     cached,
     events,
     idle,
+    letters,
     limits,
     micro,
     mirrored,
@@ -40,6 +41,7 @@ PARTS: dict[str, Callable[[Session], list[Row]]] = {
     "mirror": mirrored.measure,
     "events": events.measure,
     "backlog": backlog.measure,
+    "letters": letters.measure,
     "micro": micro.measure,
 }
 

@@ -1,6 +1,7 @@
-"""Fills the queue of a route: `python -m bench.filling SOCKET ROUTE TARGET COUNT`.
+"""Fills the queue of a route: `python -m bench.filling SOCKET ROUTE TARGET COUNT [dead]`.
 
-Run by `backlog.py`, as a process of its own. The events go through the step that keeps them, as a
+Run by `backlog.py` and `letters.py`, as a process of its own. With `dead` the events are given up
+already, one in a thousand for another reason. The events go through the step that keeps them, as a
 gateway's do, but not through HTTP: a million of them would take too long.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from gateway.clock import SystemClock
 from gateway.config.model_store import StoreConfig
 from gateway.delivery.event import Head, Record, new_id
-from gateway.delivery.queue import Acceptance, Entry, Queue
+from gateway.delivery.queue import Acceptance, Entry, Queue, letter
 from gateway.observability.store_series import StoreSeries
 from gateway.store.opening import open_store
 
@@ -24,9 +25,18 @@ BODY = b'{"order_id": 4711, "customer": "c-000123", "total": 129.9, "lines": [{"
 FIELDS = [(b"content-type", b"application/json"), (b"user-agent", b"bench")]
 
 
+def given_up(target: str, event_id: str, now: float, *, rare: bool) -> Entry:
+    """The entry of a dead letter."""
+    reason, code, status = ("expired", "upstream_timeout", 0) if rare else ("permanent", "", 422)
+    record = Record(attempts=1, begun_at=now, reason=reason, code=code, status=status)
+    member = letter(event_id, target, reason, code, status)
+    return Entry(target, "x", record, member=member)
+
+
 async def main() -> None:
     """Keep so many events."""
     socket, route, target, count = *sys.argv[1:4], int(sys.argv[4])
+    dead = sys.argv[5:] == ["dead"]
     config = StoreConfig.model_validate({"url": f"unix://{socket}", "timeout": "10s"})
     clock = SystemClock()
     store = open_store(
@@ -37,7 +47,7 @@ async def main() -> None:
     numbers = iter(range(count))
 
     async def work() -> None:
-        for _ in numbers:
+        for number in numbers:
             now = time.time()
             event_id = new_id(now)
             head = Head(
@@ -45,6 +55,8 @@ async def main() -> None:
                 event_id, None, now, 1, event_id,
             )  # fmt: skip
             entry = Entry(target, "q", Record(begun_at=now))
+            if dead:
+                entry = given_up(target, event_id, now, rare=number % 1000 == 0)
             await queue.accept(Acceptance(event_id, head, BODY, [entry]))
 
     await asyncio.gather(*(work() for _ in range(AT_ONCE)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -90,7 +91,16 @@ class Chains:
         return configs
 
     def _context(self, route: RouteConfig, upstream: str | None) -> BuildContext:
-        return self._make_context(route.name, upstream or "", partial(self._forward_to, route))
+        made = self._make_context(route.name, upstream or "", partial(self._forward_to, route))
+        return replace(made, only=partial(self._only, route))
+
+    def _only(self, route: RouteConfig, policies: Collection[str], terminal: Handler) -> Handler:
+        """A chain of those of the route's policies that are named."""
+        given = _configs(route, route.policies)
+        configs = {name: each for name, each in given.items() if name in policies}
+        context = self._context(route, route.upstream)
+        built = self._built(self._catalog.build_named, configs, context)
+        return self._compile(built, terminal, configs, context)
 
     def _forward_to(
         self,
@@ -117,7 +127,7 @@ class Chains:
         context = self._context(route, upstream)
         policies = self._built(self._catalog.build_named, configs, context)
         if path is not None:
-            rewrite = (route.rewrite or RewriteConfig()).model_copy(update={"path": path})
+            rewrite = (route.rewrite or RewriteConfig()).model_copy(update={"path": path or None})
             route = route.model_copy(update={"rewrite": rewrite})
         forward = Forward(self._upstreams[upstream], route)
         self._ways.append(Way(upstream, policies, configs, forward))

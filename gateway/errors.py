@@ -171,12 +171,17 @@ class Refused(GatewayError):
 
 
 class ConfigError(Exception):
-    """The configuration can't be used. `path` is the key's path, such as `routes[2].cors`."""
+    """The configuration can't be used. `path` is the key's path, such as `routes[2].cors`.
 
-    def __init__(self, message: str, path: str = "") -> None:
+    Whoever catches the error of a part puts its own path in front, unless the path is `whole`: it
+    leads to another section, which the part was made of as well.
+    """
+
+    def __init__(self, message: str, path: str = "", *, whole: bool = False) -> None:
         super().__init__(f"{path}: {message}" if path else message)
         self.message = message
         self.path = path
+        self.whole = whole
 
 
 def problem(

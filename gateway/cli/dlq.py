@@ -126,7 +126,8 @@ def _print_event(found: dict[str, Any]) -> None:
     click.echo(f"request      {request['method']} {request['path']}")
     for version in found["versions"]:
         used = f", for {', '.join(version['used_by'])}" if version["used_by"] else ""
-        click.echo(f"body {version['version']:<7} {version['size']} bytes{used}")
+        size = "let go of" if version["size"] is None else f"{version['size']} bytes"
+        click.echo(f"body {version['version']:<7} {size}{used}")
     for target in status["targets"]:
         epoch = f", epoch {target['epoch']}" if target.get("epoch", 1) > 1 else ""
         reason = f", {target['reason']}" if target.get("reason") else ""
@@ -189,17 +190,17 @@ def replay(  # noqa: PLR0917 - click passes its options
     skipped: Counter[str] = Counter()
     details: list[str] = []
     cursor = ""
-    while True:
-        count = pacer.take(_PAGE)
-        done = caller.post("/letters/replay", {**order, "limit": count, "cursor": cursor})
-        pacer.used(done["replayed"])
-        skipped.update(done["skipped"])
-        details += done["details"]
-        progress.more(done["replayed"], sum(done["skipped"].values()))
-        cursor = done["cursor"]
-        if not cursor:
-            break
-    progress.end()
+    with progress:
+        while True:
+            count = pacer.take(_PAGE)
+            done = caller.post("/letters/replay", {**order, "limit": count, "cursor": cursor})
+            pacer.used(done["replayed"])
+            skipped.update(done["skipped"])
+            details += done["details"]
+            progress.more(done["replayed"], sum(done["skipped"].values()))
+            cursor = done["cursor"]
+            if not cursor:
+                break
     _told(output, {"replayed": progress.done, "skipped": dict(skipped), "details": details[:20]})
     # What somebody else sent meanwhile is as good as sent.
     if skipped.total() > skipped["gone"]:
@@ -222,13 +223,13 @@ def purge(caller: Caller, everything: bool, yes: bool, output: str, **options: A
     order = {**wanted, "all": everything, "by": _who(), "limit": _PAGE}
     progress = Progress(total, "purged", time.monotonic)
     cursor = ""
-    while True:
-        done = caller.post("/letters/purge", {**order, "cursor": cursor})
-        progress.more(done["removed"])
-        cursor = done["cursor"]
-        if not cursor:
-            break
-    progress.end()
+    with progress:
+        while True:
+            done = caller.post("/letters/purge", {**order, "cursor": cursor})
+            progress.more(done["removed"])
+            cursor = done["cursor"]
+            if not cursor:
+                break
     _told(output, {"purged": progress.done})
 
 

@@ -30,6 +30,8 @@ COMMANDS: Final = {
     "audit": "Print the record of every automated action (audit export).",
     "queues": "Show how full the queues of asynchronous routes are.",
     "dlq": "Look after dead letters (dlq list, show, replay, purge).",
+    "schedules": "Show when schedules fire next, and what they fired last.",
+    "streams": "Show the streams that events come from, and whether they can be read.",
     "cache": "Have a running gateway forget cached answers (cache purge).",
 }
 

@@ -57,7 +57,10 @@ class Pacer:
 
 
 class Progress:
-    """A line on stderr: how many of how many, and how many a second. On a terminal it moves."""
+    """A line on stderr: how many of how many, and how many a second. On a terminal it moves.
+
+    To be entered: the last word is said however the block ends, an interruption included.
+    """
 
     def __init__(self, total: int, verb: str, clock: Callable[[], float]) -> None:
         self.done = 0
@@ -78,8 +81,10 @@ class Progress:
             self._shown_at = now
             click.echo(f"\r{self._line(now)}\x1b[K", nl=False, err=True)
 
-    def end(self) -> None:
-        """The last word."""
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
         click.echo(("\r\x1b[K" if self._moves else "") + self._line(self._clock()), err=True)
 
     def _line(self, now: float) -> str:

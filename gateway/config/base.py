@@ -66,7 +66,8 @@ class PolicySpec:
     stand under that key of an upstream, for all its routes; a route's own then replaces it field by
     field. `on_routes` is False if it stands nowhere else. `further_upstreams` are the fields of the
     model that name upstreams beside the route's own. `companion` gives the route that stands beside
-    one which uses the policy, if there is to be one.
+    one which uses the policy, if there is to be one. Only routes with a policy that `takes_events`
+    may be named by schedules and streams.
     """
 
     model: Callable[[], type[BaseModel]]
@@ -76,6 +77,7 @@ class PolicySpec:
     on_routes: bool = True
     further_upstreams: tuple[str, ...] = ()
     companion: Companion | None = None
+    takes_events: bool = False
 
     @property
     def config(self) -> type[BaseModel]:

@@ -7,6 +7,7 @@ make its name unknown.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from gateway.config.include import top_level
@@ -87,6 +88,30 @@ def _dangling(
     shown = "of this name" if node.reference else f'"{node.value}"'
     hint = "" if node.reference else did_you_mean(node.value, known)
     validator.report(node, path, f"there is no {kind} {shown}", hint)
+
+
+def check_events(
+    root: Node, routes: Sequence[RouteConfig], taking: Collection[str], validator: Validator
+) -> None:
+    """Schedules and streams name routes that take events: those with one of these policies."""
+    by_name = {route.name: route for route in routes}
+    able = [name for name, route in by_name.items() if any(key in route.policies for key in taking)]
+    for section in ("schedules", "streams"):
+        node = top_level(root, section)
+        if node is None or not isinstance(node.value, dict):
+            continue
+        for key, each in node.value.items():
+            named = each.value.get("route") if isinstance(each.value, dict) else None
+            if named is None or not isinstance(named.value, str) or named.broken:
+                continue
+            path: Path = (section, key, "route")
+            if named.value not in by_name:
+                _dangling(named, frozenset(able or by_name), "route", path, validator)
+            elif named.value not in able:
+                keys = " or ".join(f"{name}:" for name in sorted(taking))
+                hint = f"give it {keys}" if keys else ""
+                message = "the route is not an asynchronous one, and takes no events"
+                validator.report(named, path, message, hint)
 
 
 def check_destination(node: Node, path: Path, validator: Validator) -> None:

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from gateway.config.issues import Issue
 from gateway.config.nodes import Node, Path, describe, format_path, references, walk
+from gateway.config.store_url import StoreUrl
 from gateway.config.suggest import did_you_mean, unknown_key
 
 _EXPECTED: Final = {
@@ -256,7 +257,7 @@ def _known_keys(model: type[BaseModel], loc: Iterable[str | int]) -> list[str]:
 
 def secret_paths(value: Any, path: Path = ()) -> Iterator[Path]:
     """Where a validated model holds secrets."""
-    if isinstance(value, SecretStr):
+    if isinstance(value, SecretStr) or (isinstance(value, StoreUrl) and value.has_password):
         yield path
     for steps, item in _held(value):
         if type(item) not in _SCALARS:

@@ -61,6 +61,8 @@ def located(errors: Iterable[ConfigError], configuration: Configuration) -> Conf
 
 def in_route(error: ConfigError, position: int, route: RouteConfig) -> ConfigError:
     """An error of one route, with its whole path; a plugin's stands where the plugin is used."""
+    if error.whole:
+        return error
     key, dot, rest = error.path.partition(".")
     for at, plugin in enumerate(route.plugins):
         if plugin.use == key:

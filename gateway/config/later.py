@@ -7,12 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-TOP_LEVEL: Final = frozenset(
-    {
-        "schedules",
-        "streams",
-    }
-)
+TOP_LEVEL: Final[frozenset[str]] = frozenset()
 TELEMETRY: Final = frozenset({"tracing"})
 POLICIES: Final = frozenset(
     {

@@ -60,6 +60,8 @@ def _sections(gateway: GatewayConfig) -> Iterator[tuple[Path, Any]]:
     yield ("server",), gateway.server
     for name, identity in gateway.identities.items():
         yield ("identities", name), identity
+    for name, stream in gateway.streams.items():
+        yield ("streams", name), stream
     for name, upstream in gateway.upstreams.items():
         for key in type(upstream).model_fields.keys() - {"policies"}:
             yield ("upstreams", name, key), getattr(upstream, key)

@@ -15,7 +15,13 @@ from typing import Any, Final
 
 from gateway.config import later
 from gateway.config.base import Catalog, PolicySpec
-from gateway.config.checks import check_destination, check_names, check_rewrite, check_server
+from gateway.config.checks import (
+    check_destination,
+    check_events,
+    check_names,
+    check_rewrite,
+    check_server,
+)
 from gateway.config.include import Sources, top_level
 from gateway.config.issues import ConfigErrors, Issue
 from gateway.config.layers import Layers
@@ -155,15 +161,18 @@ class _Loader:
     def _specs(self, catalog: Catalog) -> Mapping[str, PolicySpec]:
         """Every policy; the built-in ones alone if a plugin can't be loaded."""
         node = top_level(self._root, "plugins")
-        names: list[str] = []
-        if node is not None and isinstance(node.value, list):
-            names = [child.value for child in node.value if isinstance(child.value, str)]
+        given: list[Node] = node.value if node is not None and isinstance(node.value, list) else []
+        # What is no text is reported elsewhere; the others keep their places in the list.
+        places = [at for at, child in enumerate(given) if isinstance(child.value, str)]
+        names = [given[at].value for at in places]
         try:
             return catalog(names, self._base_dir)
         except ConfigErrors as error:
             self._issues += error.issues
         except ConfigError as error:
             path = parse_path(error.path) or ("plugins",)
+            if len(path) > 1 and isinstance(path[1], int):
+                path = ("plugins", places[path[1]], *path[2:])
             found, _ = walk(self._root, path)
             message = error.message
             if found.reference:
@@ -241,6 +250,7 @@ class _Loader:
     def _routes(self, layers: Layers) -> list[RouteConfig]:
         node = self._section("routes")
         if node is None:
+            self._check_events([])
             return []
         if not isinstance(node.value, list):
             self._validator.report(node, ("routes",), "expected a list of routes")
@@ -249,8 +259,14 @@ class _Loader:
         check_names(self._root, node, self._validator, complete=self._sources.complete)
         found = [route for route in routes if route is not None]
         if len(found) == len(routes):
+            self._check_events(found)
             found += self._companions(found, node)
         return found
+
+    def _check_events(self, routes: list[RouteConfig]) -> None:
+        if self._complete and self._sources.complete:
+            taking = {key for key, spec in self._known.items() if spec.takes_events}
+            check_events(self._root, routes, taking, self._validator)
 
     def _companions(self, routes: list[RouteConfig], node: Node) -> list[RouteConfig]:
         """The routes that stand beside those with certain policies."""

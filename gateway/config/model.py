@@ -29,6 +29,7 @@ from gateway.config.model_server import (
     ServerTimeouts,
     ServerTls,
 )
+from gateway.config.model_source import ScheduleConfig, StreamConfig
 from gateway.config.model_store import StoreConfig
 from gateway.config.model_upstream import (
     ConnectionsConfig,
@@ -36,7 +37,7 @@ from gateway.config.model_upstream import (
     UpstreamConfig,
     UpstreamTls,
 )
-from gateway.config.types import Count, LogTarget, Ratio, Timeout
+from gateway.config.types import Count, LogTarget, Name, Ratio, Timeout
 
 __all__ = [
     "AccessLogConfig",
@@ -54,11 +55,13 @@ __all__ = [
     "RewriteConfig",
     "RewriteQuery",
     "RouteConfig",
+    "ScheduleConfig",
     "ServerConfig",
     "ServerLimits",
     "ServerTimeouts",
     "ServerTls",
     "StoreConfig",
+    "StreamConfig",
     "TargetConfig",
     "TelemetryConfig",
     "UpstreamConfig",
@@ -191,6 +194,14 @@ class GatewayConfig(Model):
     )
     routes: list[RouteConfig] = Field(
         default=[], description="What is answered, and how. Their order means nothing."
+    )
+    schedules: dict[Name, ScheduleConfig] = Field(
+        default={}, description="Cron triggers by name: events of asynchronous routes."
+    )
+    streams: dict[Name, StreamConfig] = Field(
+        default={},
+        description="Streams of other Redis servers by name: their entries become events of "
+        "asynchronous routes.",
     )
     plugins: list[str] = Field(
         default=[],

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from gateway.config.model_content import ConsumerConfig, ContractConfig, ModelConfig
 from gateway.config.model_flag import FlagConfig
 from gateway.config.model_identity import IDENTITY_TYPES
+from gateway.config.model_source import ScheduleConfig, StreamConfig
 from gateway.config.nodes import Node, Path
 from gateway.config.suggest import did_you_mean
 from gateway.config.validate import Validator
@@ -25,6 +26,8 @@ _NAMED: Final[dict[str, type[BaseModel] | dict[str, type[Any]]]] = {
     "models": ModelConfig,
     "contracts": ContractConfig,
     "flags": FlagConfig,
+    "schedules": ScheduleConfig,
+    "streams": StreamConfig,
 }
 NAMED_SECTIONS: Final = frozenset(_NAMED)
 

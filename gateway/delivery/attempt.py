@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from gateway.delivery.event import Event, Record, Try
 from gateway.delivery.journal import Entry
@@ -17,6 +17,7 @@ from gateway.delivery.outcome import (
     Paused,
     Reason,
     Resumes,
+    StepNote,
     decide,
 )
 from gateway.delivery.pace import Pace
@@ -65,6 +66,7 @@ class Attempt:
         self._record = record
         self._started = 0.0
         self._at = 0.0
+        self._noted = False
 
     async def run(self) -> None:
         """Deliver and settle."""
@@ -110,9 +112,14 @@ class Attempt:
         await asyncio.wait({given}, timeout=_RELEASE_S)
         given.cancel()
 
-    async def _save(self, progress: bytes) -> None:
+    async def _save(self, progress: bytes, note: StepNote | None = None) -> None:
         self._record.progress = progress
-        if not await self._desk.settle(self._plan, self._taken, self._record, "saved"):
+        audit = b"" if note is None else self._step(note)
+        written = await self._desk.settle(
+            self._plan, self._taken, self._record, "saved",
+            audit=audit, correlation_id=self._event.head.correlation_id,
+        )  # fmt: skip
+        if not written:
             raise Superseded
 
     async def _conclude(self, outcome: Outcome, age: float) -> None:
@@ -131,8 +138,8 @@ class Attempt:
             await self._later(wait, "paused", code=outcome.code)
             return
         if isinstance(outcome, Resumes):
-            pace.succeeded(means.clock.monotonic())
-            await self._later(outcome.wait, "resumed")
+            pace.failed() if outcome.failed else pace.succeeded(means.clock.monotonic())
+            await self._later(outcome.wait, "resumed", note=outcome.note)
             return
         record = self._record
         record.attempts += 1
@@ -156,7 +163,8 @@ class Attempt:
             record.detail, record.answer = outcome.detail, outcome.answer
             await self._later(next_.delay, "retried", outcome)
         else:
-            internal = next_ is Reason.EXHAUSTED and outcome.code == INTERNAL_ERROR.code
+            ours = outcome.code == INTERNAL_ERROR.code or outcome.reason is Reason.INTERNAL
+            internal = next_ is Reason.EXHAUSTED and ours
             await self._give_up(Reason.INTERNAL if internal else next_, outcome)
 
     async def _delivered(self, outcome: Delivered) -> None:
@@ -169,11 +177,17 @@ class Attempt:
             self._means.settled(self._event.head.route, self._event.id)
 
     async def _later(
-        self, delay: float, result: str, failed: Failed | None = None, *, code: str = ""
+        self,
+        delay: float,
+        result: str,
+        failed: Failed | None = None,
+        *,
+        code: str = "",
+        note: StepNote | None = None,
     ) -> None:
         status = failed.status if failed else 0
         code = failed.code if failed else code
-        if await self._write("later", status, code, result=result, delay=delay):
+        if await self._write("later", status, code, result=result, delay=delay, note=note):
             self._count(result)
             if result == "retried":
                 logger.warning(
@@ -220,39 +234,48 @@ class Attempt:
         reason: str = "",
         delay: float = 0.0,
         member: str = "",
+        note: StepNote | None = None,
     ) -> bool:
         head, record = self._event.head, self._record
-        entry = Entry(
-            self._at,
-            "attempt",
-            head.route,
-            head.correlation_id,
-            self._event.id,
-            target=self._plan.lane.target,
-            generation=head.generation,
-            key=head.key,
-            epoch=record.epoch,
-            attempt=record.attempts,
-            verdict=result or verdict,
-            status=status,
-            code=code,
-            reason=reason,
-            ms=round((self._means.clock.monotonic() - self._started) * 1000, 3)
-            if self._started
-            else 0.0,
-            due_in=round(delay, 3),
-            replay_of=record.replay_of,
-        )
-        # What merely waits for its target again is no action, and may be said very often.
-        silent = result in ("paused", "released")
+        if result in ("paused", "released"):
+            # What merely waits for its target again is no action, and may be said very often.
+            audit = b""
+        elif note is not None:
+            audit = self._step(note, delay)
+        else:
+            means = self._means
+            took = means.clock.monotonic() - self._started if self._started else 0.0
+            # What its steps took is in their own entries.
+            at, took = (means.clock.wall(), 0.0) if self._noted else (self._at, took)
+            audit = self._entry(
+                at, "attempt", attempt=record.attempts, verdict=result or verdict, status=status,
+                code=code, reason=reason, ms=round(took * 1000, 3), due_in=round(delay, 3),
+            )  # fmt: skip
         written = await self._desk.settle(
             self._plan, self._taken, record, verdict,
-            delay=delay, member=member, correlation_id=head.correlation_id,
-            audit=b"" if silent else self._means.journal.entry(entry),
+            delay=delay, member=member, correlation_id=head.correlation_id, audit=audit,
         )  # fmt: skip
         if not written:
             self._count("stale")
         return written
+
+    def _step(self, note: StepNote, delay: float = 0.0) -> bytes:
+        self._noted = True
+        return self._entry(
+            note.at, "step", step=note.step, attempt=note.attempt, verdict=note.verdict,
+            status=note.status, code=note.code, detail=note.detail, ms=round(note.ms, 3),
+            due_in=round(delay, 3),
+        )  # fmt: skip
+
+    def _entry(self, at: float, kind: str, **facts: Any) -> bytes:
+        head, record = self._event.head, self._record
+        return self._means.journal.entry(
+            Entry(
+                at, kind, head.route, head.correlation_id, self._event.id,
+                target=self._plan.lane.target, generation=head.generation, key=head.key,
+                epoch=record.epoch, replay_of=record.replay_of, **facts,
+            )
+        )  # fmt: skip
 
     def _count(self, result: str) -> None:
         self._desk.series.ended(result)

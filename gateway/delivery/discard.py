@@ -21,7 +21,7 @@ from gateway.store.script import Script
 if TYPE_CHECKING:
     from gateway.delivery.dispatcher import Dispatcher
 
-EVERY_S: Final = 10.0
+EVERY_S: Final = 30.0
 _DISCARD: Final = Script.load("delivery_discard")
 _AT_ONCE: Final = 100
 """Letters of one script."""

@@ -39,6 +39,7 @@ _HANDOVER_S: Final = 600.0
 _RETRY_S: Final = 1.0
 
 Chore = Callable[[], Awaitable[None]]
+Listing = Callable[[], Awaitable[list[Any]]]
 
 
 class Dispatcher:
@@ -63,6 +64,8 @@ class Dispatcher:
         self._lanes: dict[Lane, LaneWorker] = {}
         self._routes: dict[str, list[RoutePlan]] = {}
         self._watches: dict[str, list[asyncio.Future[None]]] = {}
+        # What operators may ask of that works beside the lanes, by its name.
+        self.listings: dict[str, Listing] = {}
         self._chores: dict[str, tuple[float, Chore]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._channel: Channel | None = None

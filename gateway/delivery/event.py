@@ -8,6 +8,12 @@ from typing import Any, Final
 import msgspec
 
 ORIGIN_REQUEST: Final = "request"
+SCHEDULE_FIELD: Final = b"x-lockgate-schedule"
+TICK_FIELD: Final = b"x-lockgate-tick"
+STREAM_FIELD: Final = b"x-lockgate-stream"
+ENTRY_FIELD: Final = b"x-lockgate-entry"
+SOURCE_FIELDS: Final = frozenset({SCHEDULE_FIELD, TICK_FIELD, STREAM_FIELD, ENTRY_FIELD})
+"""What tells a target where an event came from; no client may say it."""
 _HISTORY: Final = 50
 
 
@@ -62,7 +68,8 @@ class Record(msgspec.Struct, array_like=True):
     made in it. `begun_at` is when it began (Unix seconds): `max_total` counts from there.
     `reason`, `status`, `code`, `detail` and `answer` say why it was given up: the class, what
     the last attempt met, and the beginning of its answer. `version` is the corrected body that is
-    sent, 0 for the one that came. `progress` is for targets that save their state between steps.
+    sent, 0 for the one that came. `progress` is for targets that save their state between steps;
+    a replay keeps it, for they decide by the epoch what of it still counts.
     """
 
     epoch: int = 1

@@ -13,7 +13,14 @@ from typing import Final
 import msgspec
 
 from gateway.delivery.dispatcher import Dispatcher
-from gateway.delivery.event import ORIGIN_REQUEST, Event, Head, Record, new_id
+from gateway.delivery.event import (
+    ORIGIN_REQUEST,
+    SOURCE_FIELDS,
+    Event,
+    Head,
+    Record,
+    new_id,
+)
 from gateway.delivery.outcome import Reason
 from gateway.delivery.queue import Acceptance, Entry, digest, letter
 from gateway.errors import Rejection
@@ -209,6 +216,8 @@ class Intake:
     def _head(self, exchange: Exchange, key: str, now: float, origin: str) -> Head:
         request, principal = exchange.request, exchange.principal
         drop = self._options.secret_fields
+        if origin == ORIGIN_REQUEST:
+            drop |= SOURCE_FIELDS
         trace = exchange.trace
         return Head(
             route=exchange.route,

@@ -17,7 +17,8 @@ OFF: Final = b""
 
 class Entry(msgspec.Struct, omit_defaults=True):
     """One step. `at` is Unix seconds; `kind` says which: accepted, quarantined, attempt, step,
-    replayed, purged, call. `verdict` is how an attempt ended; `due_in` is seconds to the next one.
+    replayed, purged, call. `verdict` is how an attempt ended; `due_in` is seconds to the next one;
+    `step` names the step of a flow.
     """
 
     at: float
@@ -43,6 +44,7 @@ class Entry(msgspec.Struct, omit_defaults=True):
     by: str = ""
     detail: str = ""
     method: str = ""
+    step: str = ""
 
 
 _encode = msgspec.json.Encoder().encode

@@ -110,10 +110,13 @@ class Purged(msgspec.Struct):
 
 
 class Version(msgspec.Struct):
-    """One version of an event's body: 0 is the one that came, the others are corrections."""
+    """One version of an event's body: 0 is the one that came, the others are corrections.
+
+    `size` is None once it was let go of, because all targets have the event.
+    """
 
     version: int
-    size: int
+    size: int | None
     used_by: list[str]
 
 
@@ -263,7 +266,8 @@ def _version(fields: Mapping[bytes, bytes], version: int) -> Version:
         for name in fields
         if name.startswith(b"t:") and int(fields.get(b"v:" + name[2:], b"0")) == version
     ]
-    return Version(version, len(fields.get(_body_field(version), b"")), used)
+    body = fields.get(_body_field(version))
+    return Version(version, None if body is None else len(body), used)
 
 
 def _request(head: Head, hidden: frozenset[bytes]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,40 +65,43 @@ def read_letter(route: str, member: bytes, at: int) -> Letter | None:
     return Letter(route, at, parts[0], parts[1], parts[2], code, int(parts[4]), member)
 
 
-Sieve = Callable[[bytes], bool]
+Sieve = Callable[[Sequence[bytes]], Sequence[int]]
 
 
 def sieve(wanted: Wanted) -> Sieve | None:
-    """Whether a member is one of those that are meant; None if all are. Raises Unusable.
+    """Gives the places of those members that are meant; None if all are. Raises Unusable.
 
-    Looks at bytes, because there may be some hundred thousand of them.
+    Looks at bytes, and at all at once, because there may be some hundred thousand of them.
     """
-    status_text = str(wanted.status)
-    if status_text and not _STATUS.fullmatch(status_text):
+    status = str(wanted.status)
+    if status and not _STATUS.fullmatch(status):
         raise Unusable("status: expected a number, or a class such as 5xx")
-    fields = (wanted.event, wanted.target, wanted.reason, wanted.code)
-    for text in fields:
-        if " " in text:
-            raise Unusable("event, target, reason and code are single words")
-    tests = [(place, text.encode()) for place, text in enumerate(fields) if text]
-    status = status_text.encode()
-    whole_class = status[:1] if status.endswith(b"xx") else b""
-    if not tests and not status:
+    fields = [wanted.event, wanted.target, wanted.reason, wanted.code]
+    if any(" " in text for text in fields):
+        raise Unusable("event, target, reason and code are single words")
+    exact = [(place, text.encode()) for place, text in enumerate(fields) if text]
+    whole_class = status.removesuffix("xx").encode() if status.endswith("xx") else b""
+    if status and not whole_class:
+        exact.append((_MEMBER - 1, status.encode()))
+    if not exact and not whole_class:
         return None
 
-    def takes(member: bytes) -> bool:
-        for _, text in tests:
-            # Most are told apart by this, which is quicker than taking the member to pieces.
-            if text not in member:
-                return False
+    def meant(member: bytes) -> bool:
         parts = member.split(b" ")
-        if len(parts) != _MEMBER or any(parts[place] != text for place, text in tests):
-            return False
-        if whole_class:
-            return len(parts[4]) == len(status) and parts[4].startswith(whole_class)
-        return not status or parts[4] == status
+        return (
+            len(parts) == _MEMBER
+            and all(parts[place] == text for place, text in exact)
+            and (not whole_class or (parts[4].startswith(whole_class) and len(parts[4]) == 3))
+        )
 
-    return takes
+    # Most are told apart by this, which is quicker than taking members to pieces.
+    needle = max((text for _, text in exact), key=len, default=b" ")
+
+    def places(members: Sequence[bytes]) -> Sequence[int]:
+        likely = [place for place, member in enumerate(members) if needle in member]
+        return [place for place in likely if meant(members[place])]
+
+    return places
 
 
 def moment(given: str | float, now: float) -> float:

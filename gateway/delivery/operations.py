@@ -20,6 +20,7 @@ from gateway.delivery.letter_operations import (
     show_letter,
 )
 from gateway.delivery.overview import queues
+from gateway.delivery.sources import schedules, streams
 
 Operation = Callable[[Dispatcher, Mapping[str, Any]], Awaitable[Any]]
 
@@ -29,6 +30,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "letters.show": show_letter,
     "letters.replay": replay_letters,
     "letters.purge": purge_letters,
+    "schedules": schedules,
+    "streams": streams,
     "trace": trace,
     "audit": audit,
     "event": event,

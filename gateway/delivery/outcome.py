@@ -73,10 +73,30 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
+class StepNote:
+    """What the audit is told of one step of a target that goes step by step. `at` is when it began
+    (Unix seconds), `ms` how long it took, `attempt` which one of the step's it was.
+    """
+
+    step: str
+    verdict: str
+    at: float
+    ms: float = 0.0
+    attempt: int = 0
+    status: int = 0
+    code: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Resumes:
-    """It goes on after `wait` seconds with what it has saved; not counted as an attempt."""
+    """It goes on after `wait` seconds with the progress that the record has now, which is written
+    with it; not counted as an attempt. `failed` says that a step failed and is tried again.
+    """
 
     wait: float
+    note: StepNote | None = None
+    failed: bool = False
 
 
 Outcome = Delivered | Failed | Paused | Resumes
@@ -91,7 +111,9 @@ def judge_status(status: int, retry_after: bytes | None, now: float) -> Delivere
     return Failed(permanent, status, wait=wait)
 
 
-def judge_failure(kind: ErrorCode, detail: str, retry_after: bytes | None, now: float) -> Outcome:
+def judge_failure(
+    kind: ErrorCode, detail: str, retry_after: bytes | None, now: float
+) -> Failed | Paused:
     """What an attempt without an answer means."""
     wait = 0.0 if retry_after is None else parse_retry_after(retry_after, now)
     if kind in _PAUSING:

@@ -190,8 +190,9 @@ class Replay:
         number = int(version) if version else 0
         replay_of = f"{letter.target}.{old.epoch}"
         new = Record(
-            epoch, begun_at=now, history=before.history, version=number, replay_of=replay_of
-        )
+            epoch, begun_at=now, history=before.history, version=number, replay_of=replay_of,
+            progress=before.progress,
+        )  # fmt: skip
         if moved:
             old.detail = f"replayed to {to}"
         telling = decode_record(read.telling)
@@ -239,7 +240,7 @@ class Replay:
             return
         rejection = await plan.review(exchange_of(head, body))
         if rejection is not None:
-            wrong = rejection.extensions.get("errors", "") if rejection.extensions else ""
+            wrong = rejection.extensions.get("violations")
             why = msgspec.json.encode(wrong).decode()[:300] if wrong else rejection.detail
             raise _Skipped("invalid", f"{rejection.kind.code}: {why}")
 

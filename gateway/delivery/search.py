@@ -91,7 +91,7 @@ class Stretch:
             for each in found
             if wanted.route in ("", each.route)
             and self.since <= each.at < self.until
-            and (self._takes is None or self._takes(each.member))
+            and (self._takes is None or self._takes([each.member]))
             and (self._from is None or _place(each) > (self._from.at, self._from.member))
         ]
         return await self._sifted(sorted(found, key=_place))
@@ -106,10 +106,10 @@ class Stretch:
         if self._from is not None and self._from.route == route:
             at, member = self._from.at, self._from.member
         async for page in _pages(self._queue, route, at, member, self.until):
-            self.scanned += len(page)
-            takes = self._takes
-            rows = page if takes is None else [row for row in page if takes(row[0])]
-            found = [read_letter(route, *row) for row in rows]
+            names, scores = page
+            self.scanned += len(names)
+            places = range(len(names)) if self._takes is None else self._takes(names)
+            found = [read_letter(route, names[place], int(scores[place])) for place in places]
             meant = [each for each in found if each is not None]
             for start in range(0, len(meant), _EVENTS_AT_ONCE):
                 part = meant[start : start + _EVENTS_AT_ONCE]
@@ -119,8 +119,8 @@ class Stretch:
                     self.stop_behind(part[-1])
                     return
             if self._spent():
-                last, score = page[-1]
-                self.cursor = write_cursor(Cursor(route, score, last, self.until))
+                last = Cursor(route, int(scores[-1]), names[-1], self.until)
+                self.cursor = write_cursor(last)
                 return
             await asyncio.sleep(0)
 
@@ -137,27 +137,26 @@ class Stretch:
 
 async def _pages(
     queue: Queue, route: str, at: int, member: bytes, until: int
-) -> AsyncIterator[list[tuple[bytes, int]]]:
-    """All members behind (at, member), with their scores, a page at a time."""
+) -> AsyncIterator[tuple[list[bytes], list[bytes]]]:
+    """All members behind (at, member), and their scores, a page at a time."""
     key, count = queue.key("dead", route), _AT_ONCE
     while True:
         reply = await queue.store.call(
             "ZRANGEBYSCORE", key, at, f"({until}", "WITHSCORES", "LIMIT", 0, count
         )
-        rows = list(zip(reply[::2], map(int, reply[1::2]), strict=True))
+        names, scores = reply[::2], reply[1::2]
         # Those of the same millisecond that were looked at already come first.
         skipped = 0
-        while skipped < len(rows) and rows[skipped][1] == at and rows[skipped][0] <= member:
+        while skipped < len(names) and names[skipped] <= member and int(scores[skipped]) == at:
             skipped += 1
-        fresh = rows[skipped:]
-        if fresh:
-            member, at = fresh[-1]
-            yield fresh
-        elif len(rows) == count:
+        if skipped < len(names):
+            member, at = names[-1], int(scores[-1])
+            yield names[skipped:], scores[skipped:]
+        elif len(names) == count:
             # More died in one millisecond than one call gives.
             count *= 2
             continue
-        if len(rows) < count:
+        if len(names) < count:
             return
 
 

@@ -8,12 +8,30 @@ from typing import Any, Final
 import msgspec
 
 from gateway.delivery.event import Head, Record, decode_head, decode_record
+from gateway.delivery.flow.progress import State, decode_progress
 
 _STATES: Final = {
     b"q": "queued", b"r": "running", b"w": "waiting", b"o": "ordered", b"d": "delivered",
     b"x": "dead", b"n": "skipped",
 }  # fmt: skip
 _SETTLED: Final = frozenset({"delivered", "dead", "skipped"})
+
+
+class StepStatus(msgspec.Struct, omit_defaults=True):
+    """How far a step of a flow is; `state` is one of `flow.progress.State`. `status` is that of its
+    last answer, `at` when its last attempt began (Unix seconds), `ms` how long that took;
+    `compensation` counts the attempts to undo it, `compensation_status` is their last answer's.
+    """
+
+    name: str
+    state: str
+    status: int = 0
+    attempts: int = 0
+    code: str = ""
+    at: float = 0.0
+    ms: int = 0
+    compensation: int = 0
+    compensation_status: int = 0
 
 
 class TargetStatus(msgspec.Struct, omit_defaults=True):
@@ -33,6 +51,7 @@ class TargetStatus(msgspec.Struct, omit_defaults=True):
     history: list[dict[str, Any]] = []
     version: int = 0
     replay_of: str = ""
+    steps: list[StepStatus] = []
 
 
 class EventStatus(msgspec.Struct):
@@ -97,11 +116,34 @@ def _target(name: str, state: str, record: Record, full: bool) -> TargetStatus:
     found = TargetStatus(
         name, state, record.epoch, record.attempts, record.status, record.code, record.reason
     )
+    found.steps = _steps(record.progress, running=state == "running")
     if full:
         found.detail = record.detail
         found.answer = record.answer.decode("utf-8", "replace")
         found.history = [msgspec.to_builtins(_Try(*_fields(each))) for each in record.history]
         found.version, found.replay_of = record.version, record.replay_of
+    return found
+
+
+def _steps(progress: bytes, *, running: bool) -> list[StepStatus]:
+    if not progress:
+        return []
+    try:
+        known = decode_progress(progress)
+    except msgspec.MsgspecError:
+        # Written by a gateway that knows more than this one.
+        return []
+    found = [
+        StepStatus(
+            each.name, str(each.state), each.status, each.attempts, each.code, round(each.at, 3),
+            each.ms, each.undo_attempts, each.undo_status,
+        )
+        for each in known.steps
+    ]  # fmt: skip
+    current = next((each for each in found if each.state == State.PENDING), None)
+    if running and current is not None and known.failure is None:
+        # That a step has begun is as a rule not written down.
+        current.state = str(State.RUNNING)
     return found
 
 

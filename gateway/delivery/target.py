@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -14,39 +13,49 @@ from gateway.delivery.outcome import (
     Delivered,
     Failed,
     Outcome,
+    Paused,
     Reason,
+    StepNote,
     judge_failure,
     judge_status,
 )
 from gateway.delivery.sign import Signer
 from gateway.errors import DEADLINE_EXCEEDED, GatewayError
-from gateway.message import Exchange, Handler, Headers, Principal, Request, Response
+from gateway.message import Exchange, Handler, Headers, Principal, RawHeaders, Request, Response
 from gateway.observability.trace import IdSource
 from gateway.tracing import TraceContext
 
 EVENT_FIELD: Final = b"x-lockgate-event"
 ATTEMPT_FIELD: Final = b"x-lockgate-attempt"
-_KEPT: Final = 2048
+KEPT: Final = 2048
+"""So much of an answer that was no success is kept, in bytes."""
 # Fields that say something of a body, which is another one now.
-_OF_THE_BODY: Final = (
+OF_THE_BODY: Final = (
     b"content-encoding", b"content-digest", b"content-md5", b"digest", b"repr-digest",
 )  # fmt: skip
 # More of an answer is not read: nobody is waiting for it.
 _READ: Final = 256 * 1024
 
 
+class Save(Protocol):
+    """Makes the progress of a target that goes step by step durable, with what the audit is told.
+
+    Raises Superseded if somebody else has taken the event over; waits while the store is away.
+    """
+
+    async def __call__(self, progress: bytes, note: StepNote | None = None) -> None:
+        """Returns once it is kept."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One attempt. `number` counts those of the record's epoch, from 1.
-
-    `save(progress)` makes the progress of a target that goes step by step durable before it goes
-    on; it raises StoreError, or Superseded if somebody else has taken the event over.
-    """
+    """One attempt. `number` counts those of the record's epoch, from 1."""
 
     event: Event
     record: Record
     number: int
-    save: Callable[[bytes], Awaitable[None]]
+    save: Save
 
 
 class Superseded(Exception):
@@ -93,7 +102,7 @@ class HttpTarget:
                 request.body = options.mapping.body(exchange)
             except MappingFailed as error:
                 return Failed(True, code="mapping_failed", detail=str(error), reason=Reason.INVALID)
-            for name in _OF_THE_BODY:
+            for name in OF_THE_BODY:
                 request.headers.remove(name)
             request.headers.set(b"content-type", b"application/json")
             request.headers.set(b"content-length", b"%d" % len(request.body))
@@ -105,17 +114,45 @@ class HttpTarget:
         return await send(exchange, self._send, options.limit, self._clock)
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an upstream answered. `body` is all of it, or its beginning; none of one that is no
+    success and broke off, which is not `whole`.
+    """
+
+    status: int
+    headers: RawHeaders
+    body: bytes
+    whole: bool = True
+
+    def field(self, name: bytes) -> bytes | None:
+        """The first field of this lower-case name."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
 async def send(exchange: Exchange, handler: Handler, limit: float, clock: Clock) -> Outcome:
     """Send an exchange that no client waits for, and judge what came of it."""
+    answer = await ask(exchange, handler, limit, clock)
+    if not isinstance(answer, Answer):
+        return answer
+    verdict = judge_status(answer.status, answer.field(b"retry-after"), clock.wall())
+    if isinstance(verdict, Delivered):
+        return verdict
+    return Failed(verdict.permanent, verdict.status, answer=answer.body[:KEPT], wait=verdict.wait)
+
+
+async def ask(
+    exchange: Exchange, handler: Handler, limit: float, clock: Clock
+) -> Answer | Failed | Paused:
+    """Send an exchange that no client waits for: the answer, or why there is none. Of the body no
+    more than 256 KiB are read.
+    """
     task = exchange.task = asyncio.current_task()
     try:
         async with asyncio.timeout(limit):
             response = await handler(exchange)
             try:
-                verdict = judge_status(
-                    response.status, _field(response, b"retry-after"), clock.wall()
-                )
-                answer = await _answer(response, verdict)
+                answer = await _answer(response)
             finally:
                 response.close()
     except GatewayError as error:
@@ -130,21 +167,19 @@ async def send(exchange: Exchange, handler: Handler, limit: float, clock: Clock)
         return Failed(False, code=DEADLINE_EXCEEDED.code, detail="no complete answer in time")
     if response.error is not None:
         # An answer that the gateway made, for a guard among the delivery's policies refused.
-        after = _field(response, b"retry-after")
+        after = answer.field(b"retry-after")
         return judge_failure(response.error, exchange.error_detail, after, clock.wall())
-    if isinstance(verdict, Delivered):
-        return verdict
-    return Failed(verdict.permanent, verdict.status, answer=answer[:_KEPT], wait=verdict.wait)
+    return answer
 
 
-async def _answer(response: Response, verdict: Delivered | Failed) -> bytes:
+async def _answer(response: Response) -> Answer:
     try:
-        return await read_some(response, _READ)
+        return Answer(response.status, response.headers, await read_some(response, _READ))
     except GatewayError:
-        if isinstance(verdict, Delivered):
+        if 200 <= response.status < 300:
             # Half an answer may be of something half done.
             raise
-        return b""
+        return Answer(response.status, response.headers, b"", whole=False)
 
 
 async def read_some(response: Response, limit: int) -> bytes:
@@ -160,10 +195,6 @@ async def read_some(response: Response, limit: int) -> bytes:
             if size >= limit:
                 break
     return b"".join(pieces)[:limit]
-
-
-def _field(response: Response, name: bytes) -> bytes | None:
-    return next((value for key, value in response.headers if key == name), None)
 
 
 def make_exchange(event: Event, record: Record, now: float, ids: IdSource) -> Exchange:
@@ -194,8 +225,13 @@ def key_of(head: Head, record: Record) -> str:
 
 
 def key_field(head: Head, record: Record, suffix: str = "") -> bytes:
-    """The key as the field's value: a string (RFC 9651 section 3.3.3)."""
-    text = f"{key_of(head, record)}{suffix}".encode("ascii", "replace")
+    """The key as the field's value."""
+    return quoted(f"{key_of(head, record)}{suffix}")
+
+
+def quoted(key: str) -> bytes:
+    """A key as a string (RFC 9651 section 3.3.3)."""
+    text = key.encode("ascii", "replace")
     return b'"%b"' % text.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
 
 

@@ -73,7 +73,7 @@ def _text(entry: Entry) -> str:
         case "attempt":
             return f"attempt {entry.attempt} to {entry.target}: {_outcome(entry)}"
         case "step":
-            return f"step {entry.target}: {_outcome(entry)}"
+            return f"step {entry.step or entry.target}: {_outcome(entry)}"
         case "call":
             return f"call {entry.method} {entry.route}: {_outcome(entry)}"
         case "replayed":

@@ -21,8 +21,8 @@ ACCEPTED: Final = Declaration(
 ATTEMPTS: Final = Declaration(
     "gateway_delivery_attempts_total", _C,
     "Attempts to deliver, by how they ended: delivered, retried, dead, paused (the target is being "
-    "spared; not counted as an attempt of the event), resumed (a flow that waits), released (the "
-    "gateway stopped) or stale (somebody else had taken over).",
+    "spared; not counted as an attempt of the event), resumed (a flow that waits, or tries a step "
+    "again), released (the gateway stopped) or stale (somebody else had taken over).",
     ("route", "target", "result"),
 )  # fmt: skip
 DEAD_LETTERS: Final = Declaration(
@@ -76,13 +76,64 @@ OUTCOME: Final = Declaration(
 ATTEMPT_TIME: Final = Declaration(
     "gateway_delivery_attempt_seconds", _H, "How long attempts took.", ("route", "target"), _SECONDS
 )  # fmt: skip
+STEPS: Final = Declaration(
+    "gateway_delivery_steps_total", _C,
+    "Attempts at steps of flows, by how they ended: done, skipped, waiting, retried, failed, "
+    "expired, compensated, compensation_retried or compensation_failed.",
+    ("route", "step", "result"),
+)  # fmt: skip
+STEP_TIME: Final = Declaration(
+    "gateway_delivery_step_seconds", _H, "How long calls of flows took, compensations included.",
+    ("route", "step"), _SECONDS,
+)  # fmt: skip
 
 AUDIT_DROPPED: Final = Declaration(
     "gateway_audit_dropped_total", _C,
     "Entries of the audit that were lost, because the store was away for too long.",
 )  # fmt: skip
+FIRINGS: Final = Declaration(
+    "gateway_schedule_ticks_total", _C,
+    "Ticks of schedules: fired, repeated (another gateway was first), passed (missed, and not "
+    "fired by the schedule's rule), off (its flag was), invalid (fired, and a dead letter at once) "
+    "or failed (tried again).",
+    ("schedule", "result"),
+)  # fmt: skip
+FIRING_LAG: Final = Declaration(
+    "gateway_schedule_lag_seconds", _H,
+    "From the time of a tick, its jitter included, until its event was kept.",
+    ("schedule",), _SECONDS,
+)  # fmt: skip
+TICK_DONE: Final = Declaration(
+    "gateway_schedule_done_timestamp_seconds", _G,
+    "The newest tick of a schedule that is done, or when it began to count, in Unix seconds.",
+    ("schedule",), merge=Merge.MAX,
+)  # fmt: skip
+TICK_NEXT: Final = Declaration(
+    "gateway_schedule_next_timestamp_seconds", _G,
+    "When a schedule fires next, in Unix seconds; 0 for never.", ("schedule",), merge=Merge.MAX,
+)  # fmt: skip
+ENTRIES: Final = Declaration(
+    "gateway_stream_entries_total", _C,
+    "Entries that were read from streams: accepted, duplicate (kept before, and not confirmed) or "
+    "invalid (dead letters at once).",
+    ("stream", "result"),
+)  # fmt: skip
+STREAM_UP: Final = Declaration(
+    "gateway_stream_up", _G, "Whether a stream can be read from by this process.", ("stream",),
+    merge=Merge.MIN,
+)  # fmt: skip
+STREAM_AGE: Final = Declaration(
+    "gateway_stream_age_seconds", _H,
+    "How old entries of a stream were, by their ids, when they were kept.", ("stream",), _SECONDS,
+)  # fmt: skip
+STREAM_PENDING: Final = Declaration(
+    "gateway_stream_pending", _G,
+    "Entries of a stream that its group has handed out and that are not confirmed yet.",
+    ("stream",), merge=Merge.MAX,
+)  # fmt: skip
 
 DELIVERY_FAMILIES: Final = (
     ACCEPTED, ATTEMPTS, DEAD_LETTERS, IN_FLIGHT, PACE, DEPTH, OLDEST, HELD, REPLAYED, DISCARDED,
-    ALERTS, OUTCOME, ATTEMPT_TIME, AUDIT_DROPPED,
+    ALERTS, OUTCOME, ATTEMPT_TIME, STEPS, STEP_TIME, AUDIT_DROPPED, FIRINGS, FIRING_LAG, TICK_DONE,
+    TICK_NEXT, ENTRIES, STREAM_UP, STREAM_AGE, STREAM_PENDING,
 )  # fmt: skip

@@ -53,6 +53,14 @@ class ForwardTo(Protocol):
         ...
 
 
+class OnlyThese(Protocol):
+    """Makes a chain of a few of the route's policies; see `BuildContext`."""
+
+    def __call__(self, policies: Collection[str], terminal: Handler) -> Handler:
+        """Raises ConfigError."""
+        ...
+
+
 class OpenStore(Protocol):
     """Gives the store; see `BuildContext`."""
 
@@ -71,6 +79,11 @@ def _no_way(
 ) -> Handler:
     del policy, field, upstream, without, path
     raise RuntimeError("this context was made without upstreams")
+
+
+def _no_policies(policies: Collection[str], terminal: Handler) -> Handler:
+    del policies
+    return terminal
 
 
 def _no_store(patience: float = 0.0) -> Store:
@@ -92,7 +105,9 @@ class BuildContext:
     `forward_to(policy, field, upstream)` is what stands further in than `policy`, made once more
     for another upstream, which the policy's field names: as if the route had that upstream, so with
     its timeouts, breaker and credentials. Policies named in `without` are left out of it; `path`
-    stands in place of the route's rewrite.path.
+    stands in place of the route's rewrite.path, an empty one for the path that the request has.
+    `only(policies, terminal)` is a chain of those of the route's policies that are named, as it has
+    them, for what comes in without a client.
     """
 
     route: str
@@ -109,6 +124,7 @@ class BuildContext:
     store: OpenStore = _no_store
     upstream: str = ""
     forward_to: ForwardTo = _no_way
+    only: OnlyThese = _no_policies
 
     def scope(self, policy: str, config: BaseModel) -> tuple[str, str]:
         """What a policy that may stand under `upstreams:` shares its state with.

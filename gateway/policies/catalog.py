@@ -40,7 +40,8 @@ class Builtin:
     under that key of `upstreams.<name>`, for all routes to it; `on_routes=False` keeps it off
     routes. `further_upstreams` is as in `Policy`. `config_of` names the policy whose configuration
     this one has too, for what must stand in two places. `has_companion` says that its class has a
-    `companion` of its own.
+    `companion` of its own. With one that `takes_events` a route
+    may be named by schedules and streams.
     """
 
     where: str
@@ -50,6 +51,7 @@ class Builtin:
     further_upstreams: tuple[str, ...] = ()
     config_of: str = ""
     has_companion: bool = False
+    takes_events: bool = False
 
     def load(self) -> type[Policy]:
         """The class; its module is imported now if it was not yet."""
@@ -70,6 +72,7 @@ class Builtin:
             on_routes=self.on_routes,
             further_upstreams=self.further_upstreams,
             companion=companion if self.has_companion else None,
+            takes_events=self.takes_events,
         )
 
 
@@ -89,7 +92,10 @@ BUILTIN: Final[dict[str, Builtin]] = {
     "cache": Builtin("cache.policy:CachePolicy"),
     "delivery_status": Builtin("delivery.policy:DeliveryStatusPolicy", on_routes=False),
     "delivery": Builtin(
-        "delivery.policy:DeliveryPolicy", further_upstreams=("upstreams",), has_companion=True
+        "delivery.policy:DeliveryPolicy",
+        further_upstreams=("upstreams",),
+        has_companion=True,
+        takes_events=True,
     ),
     "headers": Builtin("headers:HeadersPolicy"),
     "fault": Builtin("fault.policy:FaultPolicy"),
@@ -177,6 +183,8 @@ class PolicyCatalog:
             try:
                 built.append(self.policy(name).build(config, context))
             except ConfigError as error:
+                if error.whole:
+                    raise
                 path = f"{name}.{error.path}" if error.path else name
                 raise ConfigError(error.message, path) from error
             except Exception as error:

@@ -6,7 +6,7 @@ import asyncio
 import random
 from pathlib import Path
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.clock import Clock
 from gateway.config.model_store import StoreConfig
@@ -18,6 +18,9 @@ from gateway.store.engine import Engine, find_binary
 from gateway.store.link import Link
 from gateway.store.reach import Place, Tls
 from gateway.store.shared import SharedStore, StoreOptions, reason
+
+SERVER_TIMEOUT_S: Final = 2.0
+"""What one call to a server of streams may take, in seconds."""
 
 
 class Engines(Protocol):
@@ -130,6 +133,23 @@ def open_store(
         return _open(nowhere, base_dir, clock, rng, series, engines)
 
 
+def open_server(url: StoreUrl, name: str, clock: Clock, rng: random.Random) -> Store:
+    """A server that others run, which holds streams: called `name` in the log, and yet to be
+    started. Raises ConfigError, whose path is that of the URL, if it never could be.
+    """
+    options = StoreOptions(
+        url=url,
+        timeout=SERVER_TIMEOUT_S,
+        key_prefix=b"lockgate",
+        series=StoreSeries(),
+        clock=clock,
+        rng=rng,
+        tls=Tls(url) if url.tls else None,
+        name=name,
+    )
+    return _reached(url, options)
+
+
 def _open(
     config: StoreConfig,
     base_dir: Path,
@@ -151,6 +171,11 @@ def _open(
     if url.kind is StoreKind.EMBEDDED:
         find_binary()
         return EmbeddedStore(base_dir / config.data, engines or LocalEngines(), options)
+    return _reached(url, options)
+
+
+def _reached(url: StoreUrl, options: StoreOptions) -> Store:
+    """A server that is there already, whichever way leads to it."""
     if url.kind is StoreKind.SENTINEL:
         # Loaded here: redis-py takes 8 MB, and only these two ways to a store need it.
         from gateway.store.sentinel import SentinelStore  # noqa: PLC0415

@@ -38,6 +38,9 @@ from gateway.store.script import Script
 
 logger = logging.getLogger("gateway.store")
 
+STORE: Final = "the store"
+"""What the gateway's own store is called; a server of streams that events come from has a name."""
+
 # A connection that lived this long was a good one: the next attempt is a first one again.
 _STEADY_S: Final = 1.0
 # After these replies another server may be the one to write to, or this one wants a new greeting.
@@ -46,7 +49,7 @@ _MOVED: Final = frozenset({"READONLY", "MASTERDOWN", "NOAUTH"})
 
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
-    """What every way to a store is given. `timeout` is seconds."""
+    """What every way to a store is given. `timeout` is seconds; `name` is what the log calls it."""
 
     url: StoreUrl
     timeout: float
@@ -55,6 +58,7 @@ class StoreOptions:
     clock: Clock
     rng: random.Random
     tls: Tls | None = None
+    name: str = STORE
 
 
 class SharedStore(Store):
@@ -215,7 +219,7 @@ class SharedStore(Store):
         self._turned(up=True)
         self._end_hope()
         facts = {"address": str(self._place), "server": self._greeting.server}
-        logger.info("the store is connected", extra=facts)
+        logger.info("%s is connected", self._options.name, extra=facts)
         self._aside(self._inspect(link))
 
     def _lost(self, link: Link) -> None:
@@ -236,7 +240,8 @@ class SharedStore(Store):
         """Log what went wrong: once, and again each minute for as long as it lasts."""
         now = self._options.clock.wall()
         if why != self._error or now - self._error_at > 60.0:
-            logger.error("%s", why, extra={"address": str(self._place)})
+            said = why.replace(STORE, self._options.name, 1)
+            logger.error("%s", said, extra={"address": str(self._place)})
             self._error_at = now
         self._error = why
 
@@ -274,7 +279,8 @@ class SharedStore(Store):
                     continue
             if self._breaker.recover():
                 self._turned(up=True)
-                logger.info("the store answers again", extra={"address": str(self._place)})
+                facts = {"address": str(self._place)}
+                logger.info("%s answers again", self._options.name, extra=facts)
 
     # What the store is like.
 
@@ -286,8 +292,8 @@ class SharedStore(Store):
             return
         where = {"address": str(self._place)}
         if facts.evicts and not self._warned:
-            message = "the store may drop keys when its memory is full (maxmemory-policy %s)"
-            logger.warning(message, facts.eviction, extra=where)
+            message = "%s may drop keys when its memory is full (maxmemory-policy %s)"
+            logger.warning(message, self._options.name, facts.eviction, extra=where)
         if self._durable and facts.persistence in ("none", "snapshots") and not self._warned:
             message = "something must survive a power cut, but the store keeps %s"
             logger.warning(message, facts.persistence, extra=where)

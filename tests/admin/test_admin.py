@@ -475,5 +475,12 @@ async def test_questions_about_asynchronous_routes() -> None:
             refused = await client.get(path)
             assert refused.json()["detail"] == "why"
             codes.append(refused.status_code)
+        for body in (b"[1]", b"{", b'{"a": ' + b"[" * 9000 + b"]" * 9000 + b"}"):
+            refused = await client.post("/api/v1/delivery/letters/replay", content=body)
+            assert refused.json()["code"] == "invalid_body"
+        await client.post("/api/v1/delivery/letters/purge", json={"by": "ann", "all": True})
+        await client.get("/api/v1/delivery/letters/e-1?body=true")
+    assert control.called[-2] == DeliveryCall("letters.purge", {"all": True}, "ann (127.0.0.1)")
+    assert control.called[-1] == DeliveryCall("letters.show", {"body": "true", "event": "e-1"})
     assert codes == [404, 400, 404, 409, 503]
     assert control.called[1] == DeliveryCall("queues", {"route": "a"})

@@ -63,12 +63,17 @@ class Stamp(PolicyConfig):
     text: str = Field(default="seen", description="What is stamped.")
 
 
+class Queue(PolicyConfig):
+    """Takes events."""
+
+
 BUILTIN = {
     "correlation": PolicySpec(lambda: Correlation, {}),
     "timeout": PolicySpec(lambda: Deadline, "15s", upstream_key="timeout"),
     "cors": PolicySpec(lambda: Cors),
     "access": PolicySpec(lambda: Access),
     "body": PolicySpec(lambda: Body),
+    "queue": PolicySpec(lambda: Queue, takes_events=True),
 }
 EXTERNAL = {
     "signature.py": {"signature": PolicySpec(lambda: Signature, None, builtin=False)},

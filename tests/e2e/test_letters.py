@@ -276,6 +276,7 @@ async def test_quarantine(tmp_path: Path) -> None:
             done = await here.ask("letters.replay", event=event, target="one", **body)
             assert done["skipped"] == {"invalid": 1}
             assert "invalid_body" in done["details"][0]
+            assert "is not of type integer" in done["details"][0]
         done = await here.ask("letters.replay", event=event, target="one", body='{"n": 5}')
         assert done["replayed"] == 1
         forced = await here.ask("letters.replay", event=event, target="two", force=True)

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from gateway.config.base import Model, PolicyConfig
-from gateway.config.model_route import Method, PathTemplate
+from gateway.config.model_route import FieldName, Method, PathTemplate
+from gateway.config.model_source import StreamKey, StreamUrl
 from gateway.config.rates import SteadyRate
-from gateway.config.types import Count, Duration, Name, Secret, Timeout, refuse
+from gateway.config.types import (
+    NAME_PATTERN,
+    Count,
+    Duration,
+    Name,
+    Secret,
+    Timeout,
+    refuse,
+)
 from gateway.delivery.mapping import BODY_ROOTS, Mapping
 from gateway.delivery.queue import CALLBACK
 from gateway.expressions import Expression, ExpressionError
+from gateway.policies.delivery.flow_config import FLOW, BackoffConfig, Flow, check_waits
 from gateway.request_key import KeyRule
 
 EVENT_ID = "event_id"
@@ -38,6 +49,21 @@ Condition = Annotated[str, AfterValidator(_expression)]
 Template = Annotated[Any, AfterValidator(_template)]
 
 
+class StreamTargetConfig(Model):
+    """A stream of another Redis or Valkey server, to which each event is appended (XADD)."""
+
+    url: StreamUrl = Field(description="The server.")
+    stream: StreamKey = Field(description="The key of the stream.", examples=["orders.accepted"])
+    maxlen: Count | None = Field(
+        default=None,
+        description="Keep the stream at about so many entries; without it, it grows.",
+    )
+    headers: list[FieldName] = Field(
+        default=[],
+        description="Header fields of the event that become fields of the entry, in lower case.",
+    )
+
+
 class TargetConfig(Model):
     """Where a route's events go: one of several places, each of which succeeds or fails alone."""
 
@@ -48,6 +74,9 @@ class TargetConfig(Model):
     )
     upstream: Name | None = Field(
         default=None, description="The upstream; the route's own if left out."
+    )
+    stream: StreamTargetConfig | None = Field(
+        default=None, description="A stream to append to, instead of an upstream."
     )
     path: PathTemplate | None = Field(
         default=None,
@@ -70,10 +99,23 @@ class TargetConfig(Model):
         examples=[{"id": "=body.order_id", "source": "lockgate"}],
     )
 
+    @property
+    def label(self) -> str:
+        """Its name; empty for the route's own upstream without one."""
+        stream = self.stream.stream if self.stream is not None else ""
+        return self.name or self.upstream or stream
+
     @model_validator(mode="after")
-    def _has_another_name(self) -> TargetConfig:
-        if (self.name or self.upstream) == CALLBACK:
+    def _is_one_kind(self) -> TargetConfig:
+        if self.label == CALLBACK:
             raise refuse("name", f'"{CALLBACK}" is the target that is told at the end')
+        if self.stream is None:
+            return self
+        for key in ("upstream", "path", "method"):
+            if getattr(self, key) is not None:
+                raise refuse("to", f"stream and {key} can't both be given")
+        if self.name is None and not re.fullmatch(NAME_PATTERN, self.label, re.ASCII):
+            raise refuse("name", "the stream's key can't be the target's name", "give it a name")
         return self
 
 
@@ -84,21 +126,6 @@ def _target(value: Any) -> Any:
 TargetEntry = Annotated[
     TargetConfig, BeforeValidator(_target, json_schema_input_type=str | TargetConfig)
 ]
-
-
-class BackoffConfig(Model):
-    """Waits that grow: base, then factor times as much each time, up to max."""
-
-    base: Timeout = Field(default=1.0, description="The wait before the second attempt.")
-    factor: float = Field(
-        default=2.0, ge=1, le=100, description="How much longer each next one is."
-    )
-    max: Timeout = Field(default=60.0, description="The longest wait.")
-    jitter: Literal["full", "none"] = Field(
-        default="full",
-        description="full draws each wait between zero and what it would be, so that events that "
-        "failed together do not come back together.",
-    )
 
 
 class DeadLetterConfig(Model):
@@ -145,6 +172,19 @@ class DeliveryConfig(PolicyConfig):
         description="The targets: names of upstreams, or mappings with more; the route's upstream "
         "if left out.",
         examples=[["orders", {"upstream": "crm", "path": "/inbox", "when": "body.total > 100"}]],
+    )
+    flow: Flow | None = Field(
+        default=None,
+        min_length=1,
+        max_length=50,
+        description="Steps that are taken one after another, each durable, and undone backwards if "
+        "one is given up. A target of its own, beside those of to, with the name flow.",
+        examples=[
+            [
+                {"name": "reserve", "upstream": "stock", "compensate": {"path": "/release"}},
+                {"name": "charge", "upstream": "billing"},
+            ]
+        ],
     )
     attempts: Count = Field(default=5, description="Attempts for each target, the first included.")
     schedule: list[Duration] | None = Field(
@@ -212,7 +252,13 @@ class DeliveryConfig(PolicyConfig):
     @property
     def upstreams(self) -> list[str]:
         """The upstreams of the targets; an empty name stands for the route's own."""
-        return [each.upstream or "" for each in self.to] or [""]
+        found = [each.upstream or "" for each in self.to if each.stream is None]
+        for step in self.flow or ():
+            if step.wait is None:
+                found.append(step.upstream or "")
+            if step.compensate is not None:
+                found.append(step.compensate.upstream or "")
+        return found if self.to or self.flow else [""]
 
     @field_validator("ordered_by")
     @classmethod
@@ -230,10 +276,14 @@ class DeliveryConfig(PolicyConfig):
     def _fits(self) -> DeliveryConfig:
         if self.schedule is not None and self.backoff is not None:
             raise refuse("delivery", "schedule and backoff can't both be given")
-        names = [each.name or each.upstream or "" for each in self.to]
+        names = [each.label for each in self.to]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise refuse("to", "two targets have the same name", "give one of them a name")
+        if self.flow is not None:
+            if FLOW in names:
+                raise refuse("to", f'"{FLOW}" is the name of the flow', "give the target another")
+            check_waits(self.flow, self.max_total)
         if self.status is not None and self.status.count("{" + EVENT_ID + "}") != 1:
             raise refuse("status", "expected a path with {event_id}")
         return self

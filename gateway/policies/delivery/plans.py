@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from gateway.config.store_url import StoreUrl
 from gateway.delivery.alerts import Alerts
 from gateway.delivery.callback import CallbackTarget
 from gateway.delivery.dispatcher import Dispatcher, dispatcher_of
 from gateway.delivery.intake import Intake, IntakeOptions, Receiver
 from gateway.delivery.mapping import BODY_ROOTS, Mapping
-from gateway.delivery.outcome import RetryRule
 from gateway.delivery.plan import LanePlan, RoutePlan
 from gateway.delivery.queue import CALLBACK, NO_RATE, PATIENCE_S, Lane, Rate
 from gateway.delivery.sign import Signer
+from gateway.delivery.streams.target import AppendOptions, StreamTarget
 from gateway.delivery.target import CallOptions, HttpTarget, Target
 from gateway.errors import ConfigError
 from gateway.expressions import Expression
 from gateway.observability.trace import IdSource
 from gateway.policies.base import BuildContext, Judge, judge_key
-from gateway.policies.delivery.config import DeliveryConfig, TargetConfig
+from gateway.policies.delivery.config import DeliveryConfig, StreamTargetConfig, TargetConfig
+from gateway.policies.delivery.flow_config import FLOW
+from gateway.policies.delivery.flow_plan import build_flow, retry_rule
 from gateway.request_key import KeyRule
+from gateway.store.base import Store
+from gateway.store.opening import open_server
 
 # A delivery is repeated by its own rule, which is durable; nobody waits for a faster answer.
 _WITHOUT: Final = ("retry", "hedge")
@@ -71,8 +78,16 @@ def build_plans(
     plans = []
     for position, each in enumerate(_targets(config)):
         name = name_of(each, context)
-        target = _http_target(each, position, context, signer)
+        if each.stream is not None:
+            target = _stream_target(each, each.stream, position, context)
+        else:
+            target = _http_target(each, position, context, signer)
         plans.append(_plan(name, target, config, context, alerts))
+    if config.flow is not None:
+        flow = build_flow(config, context, signer, _WITHOUT)
+        plan = _plan(FLOW, flow, config, context, alerts)
+        # The flow keeps the time itself, for it has to undo what was done when that is over.
+        plans.append(replace(plan, rule=replace(plan.rule, max_total=math.inf)))
     if config.callback is not None:
         told = CallbackTarget(
             config.callback.url, context.http(), dispatcher.queue, signer, context.clock
@@ -89,14 +104,15 @@ def build_intake(
 ) -> Intake:
     """What keeps the route's events. Raises ConfigError."""
     secret = context.telemetry.redact.headers if config.credentials == "drop" else []
+    receivers = [
+        Receiver(name_of(each, context), Expression(each.when, BODY_ROOTS) if each.when else None)
+        for each in _targets(config)
+    ]
+    if config.flow is not None:
+        receivers.append(Receiver(FLOW))
     options = IntakeOptions(
         route=context.route,
-        receivers=[
-            Receiver(
-                name_of(each, context), Expression(each.when, BODY_ROOTS) if each.when else None
-            )
-            for each in _targets(config)
-        ],
+        receivers=receivers,
         ordered_by=KeyRule(config.ordered_by) if config.ordered_by else None,
         secret_fields=frozenset(name.lower().encode("latin-1") for name in secret),
         callback=CALLBACK if config.callback is not None else "",
@@ -125,11 +141,11 @@ def build_route_plan(config: DeliveryConfig, context: BuildContext, intake: Inta
 
 def name_of(target: TargetConfig, context: BuildContext) -> str:
     """The name of a target in queues, metrics and dead letters."""
-    return target.name or target.upstream or context.upstream
+    return target.label or context.upstream
 
 
 def _targets(config: DeliveryConfig) -> list[TargetConfig]:
-    return config.to or [TargetConfig()]
+    return config.to or ([] if config.flow is not None else [TargetConfig()])
 
 
 def _http_target(
@@ -144,6 +160,32 @@ def _http_target(
     mapping = Mapping(config.body) if config.body is not None else None
     options = CallOptions(method=config.method or "", mapping=mapping, signer=signer)
     return HttpTarget(send, options, context.clock, ids)
+
+
+def _stream_target(
+    config: TargetConfig, stream: StreamTargetConfig, position: int, context: BuildContext
+) -> Target:
+    try:
+        server = open_stream_server(stream.url, context)
+    except ConfigError as error:
+        raise ConfigError(error.message, f"to[{position}].stream.url") from None
+    ids: IdSource = context.shared(("trace ids",), lambda: IdSource(context.random))
+    options = AppendOptions(
+        stream.stream,
+        stream.maxlen or 0,
+        tuple(name.lower() for name in stream.headers),
+        Mapping(config.body) if config.body is not None else None,
+    )
+    return StreamTarget(server, options, context.clock, ids)
+
+
+def open_stream_server(url: StoreUrl, context: BuildContext) -> Store:
+    """The server that has a stream, the same one for all that read there or append."""
+    server: Store = context.shared(
+        ("stream server", url),
+        lambda: open_server(url, f"the server of streams at {url}", context.clock, context.random),
+    )
+    return server
 
 
 def _signer(config: DeliveryConfig) -> Signer | None:
@@ -162,19 +204,7 @@ def _plan(
     context: BuildContext,
     alerts: Alerts | None,
 ) -> LanePlan:
-    backoff = config.backoff
-    rule = RetryRule(attempts=config.attempts, max_total=config.max_total)
-    if config.schedule is not None:
-        rule = RetryRule(config.attempts, config.max_total, schedule=tuple(config.schedule))
-    elif backoff is not None:
-        rule = RetryRule(
-            config.attempts,
-            config.max_total,
-            base=backoff.base,
-            factor=backoff.factor,
-            longest=backoff.max,
-            jitter=backoff.jitter == "full",
-        )
+    rule = retry_rule(config.attempts, config.max_total, config.schedule, config.backoff)
     rate = NO_RATE
     if config.rate is not None:
         every = config.rate.period_us / config.rate.count / 1_000_000

@@ -40,6 +40,7 @@ from gateway.policies.delivery.plans import (
     open_alerts,
     open_dispatcher,
 )
+from gateway.policies.delivery.sources import Sources
 from gateway.request_key import FIELD, BadKey, read_field
 from gateway.routing.template import Template
 from gateway.store.base import ReplyError
@@ -72,6 +73,7 @@ class DeliveryPolicy(Around):
         self._intake: Intake = build_intake(config, context, self._dispatcher, alerts)
         self._plan = build_route_plan(config, context, self._intake)
         self._counts = context.metrics.counts(ACCEPTED)
+        self._sources = Sources(config, context, self._dispatcher, self._intake, self._count)
         self._waiting = Waiting(self._dispatcher, context.clock.monotonic)
         self._longest_wait = config.wait
         self._body_limit = context.server.limits.body or _BODY
@@ -110,9 +112,11 @@ class DeliveryPolicy(Around):
         self._dispatcher.adopt(self._plan)
         for plan in self._plans:
             self._dispatcher.offer(plan)
+        await self._sources.start()
 
     async def aclose(self) -> None:
         """End what was begun with these plans."""
+        await self._sources.aclose()
         self._dispatcher.release(self._plan)
         for plan in self._plans:
             await self._dispatcher.withdraw(plan)

@@ -1,0 +1,1 @@
+"""Flows: steps that are taken in order, each durable, and undone backwards if one of them fails."""

@@ -1,0 +1,1 @@
+"""Events at times that a cron expression names: when, which were missed, and who fires them."""

@@ -1,0 +1,1 @@
+"""Events out of streams of other Redis servers, and into them."""
