@@ -41,6 +41,7 @@ help:
 	@echo "make check    check the configuration files that are shipped"
 	@echo "make image-check  go through the steps of the Dockerfile without a container engine"
 	@echo "make chaos    rehearse failures of upstreams and store against $(CONFIG)"
+	@echo "make crash-loop  kill everything under load, 30 rounds, and prove that no event is lost"
 	@echo "make bench    measure side by side with other proxies (ONLY=throughput for one part)"
 	@echo "make setup    only set up $(VENV), and compile the hot modules if that can be done here"
 	@echo "make compile  compile the hot modules anew (COMPILE=off keeps other commands from it)"
@@ -103,6 +104,12 @@ check: $(STAMP)
 .PHONY: chaos
 chaos: $(COMPILED)
 	"$(PY)" -m gateway chaos config/chaos/*.yaml --config "$(CONFIG)"
+
+# Kills gateways, a worker and the store under load; CRASH_ARGS: --seed, --rounds, --embedded.
+CRASH_ARGS ?=
+.PHONY: crash-loop
+crash-loop: $(COMPILED)
+	"$(PY)" -m tests.faults.crash $(CRASH_ARGS)
 
 .PHONY: image-check
 image-check: $(STAMP)

@@ -30,12 +30,12 @@ def ports(count: int) -> list[int]:
     return found
 
 
-def start(listen: int, admin: int, orders: int) -> subprocess.Popen[str]:
+def start(listen: int, admin: int, orders: int, data: Path) -> subprocess.Popen[str]:
     addresses = [f"--listen=127.0.0.1:{listen}", f"--admin=127.0.0.1:{admin}"]
     return subprocess.Popen(
         [*RUN, *addresses, f"--orders=127.0.0.1:{orders}"],
         cwd=ROOT,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        env=os.environ | {"PYTHONUNBUFFERED": "1", "LOCKGATE_DATA": str(data)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -43,10 +43,10 @@ def start(listen: int, admin: int, orders: int) -> subprocess.Popen[str]:
 
 
 @pytest.fixture(scope="module")
-def gateway() -> Iterator[str]:
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The public URL of a running demo; at the end Ctrl-C must stop it with exit code 0."""
     listen, admin, orders = ports(3)
-    demo = start(listen, admin, orders)
+    demo = start(listen, admin, orders, tmp_path_factory.mktemp("data"))
     assert demo.stdout is not None
     try:
         printed = ""
@@ -56,7 +56,7 @@ def gateway() -> Iterator[str]:
             printed += line
         assert f"http://127.0.0.1:{listen}" in printed
         assert f"http://127.0.0.1:{admin}" in printed
-        assert printed.count("curl ") == 3
+        assert printed.count("curl ") == 4
         yield f"http://127.0.0.1:{listen}"
     finally:
         demo.send_signal(signal.SIGINT)
@@ -91,6 +91,18 @@ def test_slow_answer(gateway: str) -> None:
     assert answer.json()["code"] == "deadline_exceeded"
 
 
+def test_an_event(gateway: str) -> None:
+    """The fourth line: an event is kept, delivered with what was left out, and can be followed."""
+    event = {"event_id": "e-1", "lines": [{"sku": "A-1", "quantity": 3}]}
+    answer = httpx.post(f"{gateway}/v1/events/orders", json=event, headers={"Prefer": "wait=20"})
+
+    assert answer.status_code == 200
+    assert answer.json()["state"] == "delivered"
+    orders = httpx.get(f"{gateway}/v1/orders").json()["items"]
+    [order] = [each for each in orders if each.get("event_id") == "e-1"]
+    assert (order["channel"], order["currency"], order["priority"]) == ("web", "EUR", 3)
+
+
 def test_too_large_order(gateway: str) -> None:
     """The route's own limit on bodies holds."""
     answer = httpx.post(f"{gateway}/v1/orders", content=b"x" * 100_000)
@@ -120,13 +132,13 @@ def test_own_answer_and_disabled_route(gateway: str) -> None:
     assert httpx.get(f"{gateway}/v1/nothing-here").status_code == 404
 
 
-def test_port_in_use() -> None:
+def test_port_in_use(tmp_path: Path) -> None:
     """Somebody else's port gives one clear line and exit code 1."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         # A port that was free a moment ago may be another test's by now: then once more.
         for _ in range(5):
             listen, admin = ports(2)
-            demo = start(listen, admin, taken.getsockname()[1])
+            demo = start(listen, admin, taken.getsockname()[1], tmp_path)
             output, errors = demo.communicate(timeout=30)
             if "the demo upstream needs" in errors:
                 break

@@ -135,22 +135,48 @@ def test_broken_dockerfile_is_noticed(old: str, new: str, fault: str) -> None:
     assert image_steps().faults(text.replace(old, new)) == [fault]
 
 
-def containers() -> list[dict[str, Any]]:
-    documents = yaml.safe_load_all((DEPLOY / "kubernetes" / "sidecar.yaml").read_text())
-    pod = next(each for each in documents if each["kind"] == "Deployment")["spec"]["template"][
-        "spec"
-    ]
-    return [*pod["initContainers"], *pod["containers"]]
+KUBERNETES = ("sidecar.yaml", "worker.yaml")
 
 
-def test_sidecar_is_native_and_confined() -> None:
-    """The gateway outlives the service, has its probes, and can write nowhere."""
-    gateway, *others = containers()
+def documents(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((DEPLOY / "kubernetes" / name).read_text()))
+
+
+def pod(name: str) -> dict[str, Any]:
+    found = next(each for each in documents(name) if each["kind"] == "Deployment")
+    spec: dict[str, Any] = found["spec"]["template"]["spec"]
+    return spec
+
+
+def containers(name: str) -> list[dict[str, Any]]:
+    return [*pod(name).get("initContainers", []), *pod(name)["containers"]]
+
+
+def test_sidecar_is_native() -> None:
+    """The gateway outlives the service and has its probes."""
+    gateway = containers("sidecar.yaml")[0]
 
     assert gateway["restartPolicy"] == "Always"
     assert {"startupProbe", "readinessProbe", "livenessProbe"} <= gateway.keys()
     assert {str(port["containerPort"]) for port in gateway["ports"]} == IMAGE_PORTS
-    for container in (gateway, *others):
+
+
+def test_worker_takes_no_traffic() -> None:
+    """It runs the worker, which has an admin port and its probes alone."""
+    [worker] = containers("worker.yaml")
+
+    assert worker["args"] == ["worker"]
+    assert {"readinessProbe", "livenessProbe"} <= worker.keys()
+    assert [port["containerPort"] for port in worker["ports"]] == [9901]
+    config = yaml.safe_load(documents("worker.yaml")[0]["data"]["gateway.yaml"])
+    assert config["server"]["deliver"] is False
+    assert config["store"]["url"].startswith("redis://")
+
+
+@pytest.mark.parametrize("name", KUBERNETES)
+def test_containers_are_confined(name: str) -> None:
+    """They can write nowhere and are nobody."""
+    for container in containers(name):
         security = container["securityContext"]
         assert security["runAsUser"] > 0
         assert security["readOnlyRootFilesystem"] is True
@@ -158,24 +184,23 @@ def test_sidecar_is_native_and_confined() -> None:
         assert security["capabilities"] == {"drop": ["ALL"]}
 
 
-def test_grace_is_longer_than_the_drain() -> None:
+@pytest.mark.parametrize("name", KUBERNETES)
+def test_grace_is_longer_than_the_drain(name: str) -> None:
     """Kubernetes waits longer than the gateway needs at most to go down in order."""
-    documents = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "sidecar.yaml").read_text()))
-    config = yaml.safe_load(documents[0]["data"]["gateway.yaml"])
-    pod = documents[1]["spec"]["template"]["spec"]
-    delay = next(v["value"] for v in pod["initContainers"][0]["env"] if v["name"].endswith("DELAY"))
+    config = yaml.safe_load(documents(name)[0]["data"]["gateway.yaml"])
+    delays = [v["value"] for v in containers(name)[0]["env"] if v["name"].endswith("DELAY")]
     seconds = [
-        int(text.removesuffix("s")) for text in (config["server"]["timeouts"]["drain"], delay)
+        int(text.removesuffix("s")) for text in (config["server"]["timeouts"]["drain"], *delays)
     ]
 
-    assert pod["terminationGracePeriodSeconds"] > sum(seconds)
+    assert pod(name)["terminationGracePeriodSeconds"] > sum(seconds)
 
 
-def test_sidecar_configuration_is_accepted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", KUBERNETES)
+def test_configmap_is_accepted(name: str, tmp_path: Path) -> None:
     """`lockgate check` has nothing against what the ConfigMap holds."""
-    documents = yaml.safe_load_all((DEPLOY / "kubernetes" / "sidecar.yaml").read_text())
     mounted = "/run/secrets/lockgate/admin-token"
-    text = next(documents)["data"]["gateway.yaml"]
+    text = documents(name)[0]["data"]["gateway.yaml"]
     assert mounted in text
     (tmp_path / "admin-token").write_text("only-for-this-test")
     config = tmp_path / "gateway.yaml"

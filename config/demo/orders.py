@@ -22,6 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 SLOWEST_S = 30.0
 LONGEST_STREAM = 100
+OPTIONAL = ("event_id", "channel", "currency", "priority")
 Order = dict[str, Any]
 
 
@@ -63,14 +64,26 @@ async def read_order(request: Request) -> Response:
 
 async def create_order(request: Request) -> Response:
     try:
-        lines = json.loads(await request.body())["lines"]
+        given = json.loads(await request.body())
+        lines = given["lines"]
         total = float(sum(line["quantity"] * line.get("price", 1) for line in lines))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return problem(422, f"Not an order: {error}")
     order_id = str(next(request.app.state.ids))
     order = {"id": order_id, "status": "open", "total": total, "lines": lines}
+    order |= {name: given[name] for name in OPTIONAL if name in given}
     request.app.state.orders[order_id] = order
     return JSONResponse(order, 201, headers={"Location": f"/orders/{order_id}"})
+
+
+async def alert(request: Request) -> Response:
+    """What a chat or a pager would be told: printed."""
+    try:
+        told = json.loads(await request.body())["text"]
+    except (ValueError, KeyError, TypeError) as error:
+        return problem(422, f"Not an alert: {error}")
+    print(f"ALERT {told}", flush=True)
+    return Response(status_code=204)
 
 
 async def slow(request: Request) -> Response:
@@ -121,6 +134,7 @@ def make_app() -> Starlette:
             Route("/orders", create_order, methods=["POST"]),
             Route("/orders/events", events),
             Route("/orders/{order_id}", read_order),
+            Route("/alerts", alert, methods=["POST"]),
             Route("/slow", slow),
             WebSocketRoute("/live", live),
         ]

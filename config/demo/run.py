@@ -74,7 +74,7 @@ def stop(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def banner(listen: str, admin: str, orders: str, config: Path) -> str:
-    """What listens where, and three lines to try."""
+    """What listens where, and four lines to try."""
     return f"""
 Lockgate is ready.
   gateway   http://{listen}   routes of {config}
@@ -85,6 +85,7 @@ Try:
   curl -i http://{listen}/v1/orders
   curl -i http://{listen}/v1/orders -H 'Content-Type: application/json' -d '{{"lines":[{{"sku":"A-1","quantity":3}}]}}'
   curl -i 'http://{listen}/v1/slow?seconds=3'
+  curl -i http://{listen}/v1/events/orders -H 'Content-Type: application/json' -d '{{"event_id":"e-1","lines":[{{"sku":"A-1","quantity":3}}]}}'
 
 Ctrl-C stops both.
 """  # noqa: E501  a line to paste may not be broken
@@ -120,6 +121,7 @@ def main() -> int:
         "LOCKGATE_LISTEN": options.listen,
         "LOCKGATE_ADMIN": options.admin,
         "ORDERS_URL": f"http://{options.orders}",
+        "ALERTS_URL": f"http://{options.orders}/alerts",
     }
     host, port = address(options.orders)
     # Sessions of their own: Ctrl-C reaches this process alone, which stops them in order.

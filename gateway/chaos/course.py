@@ -10,7 +10,9 @@ from gateway.config.model_key import WebhookIdentity
 from gateway.policies.auth.policy import AuthConfig
 
 # What asks the store on the way of a request.
-_STORE_POLICIES = frozenset({"rate_limit", "cache", "idempotency"})
+_STORE_POLICIES = frozenset({"rate_limit", "cache", "idempotency", "delivery"})
+# Tells of events that were accepted; a rehearsal knows none of their ids.
+_STATUS_POLICY = "delivery_status"
 
 
 def chosen(gateway: GatewayConfig, scenario: Scenario, only: Collection[str]) -> list[RouteConfig]:
@@ -18,7 +20,10 @@ def chosen(gateway: GatewayConfig, scenario: Scenario, only: Collection[str]) ->
     return [
         route
         for route in gateway.routes
-        if route.enabled and route.name not in scenario.skip and (not only or route.name in only)
+        if route.enabled
+        and _STATUS_POLICY not in route.policies
+        and route.name not in scenario.skip
+        and (not only or route.name in only)
     ]
 
 

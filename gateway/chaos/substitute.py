@@ -23,6 +23,7 @@ from gateway.config.model_key import MtlsIdentity
 from gateway.config.store_url import StoreUrl
 from gateway.config.types import Address, parse_cidr
 from gateway.policies.auth.policy import AuthConfig
+from gateway.policies.delivery.config import DeliveryConfig
 from gateway.policies.upstream_auth.config import ClientCredentials, UpstreamAuthConfig
 from gateway.runtime import Loaded
 
@@ -89,12 +90,21 @@ def _route(route: RouteConfig, gateway: GatewayConfig) -> RouteConfig:
     policies = _without_tokens(route.policies)
     policies.pop(FLAG, None)
     changes: dict[str, Any] = {"policies": policies}
+    delivery = policies.get("delivery")
+    if isinstance(delivery, DeliveryConfig):
+        policies["delivery"] = _untold(delivery)
     auth = policies.get("auth")
     if isinstance(auth, AuthConfig):
         rest = without_certificates(auth, gateway)
         changes["enabled"] = route.enabled and bool(rest)
         policies["auth"] = auth.model_copy(update={"any": rest})
     return route.model_copy(update=changes)
+
+
+def _untold(delivery: DeliveryConfig) -> DeliveryConfig:
+    """The same, but nobody outside is told how events end."""
+    letters = delivery.dead_letter.model_copy(update={"alert": False})
+    return delivery.model_copy(update={"callback": None, "dead_letter": letters})
 
 
 def without_certificates(auth: AuthConfig, gateway: GatewayConfig) -> list[str]:

@@ -17,6 +17,7 @@ from gateway.server.exits import Exit, StartupError
 # Read by click for --help without importing a command's module, which may be heavy.
 COMMANDS: Final = {
     "run": "Serve traffic until a signal ends it.",
+    "worker": "Deliver the events of asynchronous routes, without serving traffic.",
     "check": "Say everything that is wrong with a configuration.",
     "schema": "Print the JSON Schema of the configuration, for editors.",
     "routes": "Show the routes and where they lead.",

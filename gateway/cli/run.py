@@ -13,7 +13,8 @@ import click
 from gateway import pauses
 from gateway.cli.main import config_option
 
-_WATCH: Final = {True: "on", False: "off", None: None}
+WATCH: Final = {True: "on", False: "off", None: None}
+"""What the option --watch says, as the setting has it."""
 
 
 @click.command("run")
@@ -40,18 +41,19 @@ def command(
     """
     # Until the event loop handles signals, a TERM simply ends the start: nothing is in flight. As
     # the first process of a container it would otherwise be ignored.
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, leave)
     # Before the imports, which make most of the objects of a start.
     pauses.prepare_process()
     from gateway.server.log import configure_logging
     from gateway.server.run import run
     from gateway.settings import load_settings
 
-    settings = load_settings(config=config, watch=_WATCH[watch])
+    settings = load_settings(config=config, watch=WATCH[watch])
     configure_logging(settings.log_level)
     ctx.exit(int(run(settings, stock=http == "stock")))
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def leave(number: int, frame: FrameType | None) -> None:
+    """Ends a start, in which nothing is in flight."""
     del number, frame
     sys.exit(0)

@@ -8,6 +8,7 @@ at least once, and each attempt carries the same idempotency key.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Final
 
@@ -75,10 +76,8 @@ class LaneWorker:
         until = self._means.clock.monotonic() + grace
         while tasks and (left := until - self._means.clock.monotonic()) > 0:
             _, tasks = await asyncio.wait(tasks, timeout=min(left, lease / 3))
-            try:
+            with contextlib.suppress(StoreError):
                 await self._renew(self._means.clock.monotonic(), lease)
-            except StoreError:
-                break
         for task in tasks:
             # Once: a second time would keep it from giving back what it holds.
             if not task.cancelling():

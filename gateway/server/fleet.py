@@ -54,7 +54,9 @@ _CLOSE_MARGIN_S: Final = 3.0
 
 
 class Fleet:
-    """The plane of a supervising process. `groups` holds the bound sockets of each worker."""
+    """The plane of a supervising process. `groups` holds the bound sockets of each worker; where
+    they are empty, workers deliver alone.
+    """
 
     def __init__(
         self,
@@ -305,7 +307,11 @@ class Fleet:
         return list(dict.fromkeys(found))
 
     def ready(self) -> bool:
-        return not self._stopping and bool(self._serving())
+        serving = self._serving()
+        if not any(slot.sockets for slot in self._slots):
+            # All that such workers do needs the store.
+            serving = [each for each in serving if not each.store]
+        return not self._stopping and bool(serving)
 
     def checks(self) -> Sequence[Check]:
         serving, all_ = len(self._serving()), len(self._slots)

@@ -31,6 +31,7 @@ from gateway.admin.control import (
 )
 from gateway.app import Gateway
 from gateway.config.loader import Configuration
+from gateway.delivery import KIND as DELIVERY
 from gateway.errors import ErrorCode
 from gateway.flags.board import KIND as FLAGS
 from gateway.flags.board import FlagBoard
@@ -65,6 +66,7 @@ class Prepared:
 class LocalPlane:
     """The data path of one process. It owns `sockets`, which are bound, and `runtime`.
 
+    Without sockets it serves no requests, and is there for what is done without them: deliveries.
     `stock` puts uvicorn's own HTTP implementation in front instead of the lean protocol.
     """
 
@@ -98,7 +100,7 @@ class LocalPlane:
         self.runtime.commit(prepared.snapshot)
         self._follow(prepared.snapshot.configuration)
         if self._listener is None:
-            await self._open(prepared)
+            await self._begin(prepared)
         elif self._tls is not None and prepared.tls is not None:
             self._tls.replace(prepared.tls)
         pauses.settle(len(prepared.snapshot.routes))
@@ -114,11 +116,17 @@ class LocalPlane:
         return list(dict.fromkeys(url_of(each, scheme) for each in self._sockets))
 
     def ready(self) -> bool:
-        return self._listener is not None and not self._withdrawn
+        if self._withdrawn:
+            return False
+        if not self._sockets:
+            # All that such a process does needs the store.
+            return self.runtime.ready and not self.store_trouble()
+        return self._listener is not None
 
     def checks(self) -> Sequence[Check]:
         detail = "draining" if self._withdrawn else ""
-        checks = [Check("listener", self.ready(), detail)]
+        name = "listener" if self._sockets else "deliveries"
+        checks = [Check(name, self.ready(), detail)]
         trouble = self.store_trouble()
         if trouble is not None:
             # No reason to take traffic away: what needs a store says what it does without one.
@@ -227,11 +235,10 @@ class LocalPlane:
 
     async def delivery(self, call: DeliveryCall) -> DeliveryAnswer:
         # Here, because it takes memory that only asynchronous routes should cost.
-        from gateway.delivery.dispatcher import KIND
         from gateway.server.desk import answer
 
         keys = self.runtime.snapshot.keys
-        found = [each for key, each in self.runtime.known(KIND) if key in keys]
+        found = [each for key, each in self.runtime.known(DELIVERY) if key in keys]
         return await answer(found[0] if found else None, call)
 
     async def explain(self, method: str, url: str) -> Explanation:
@@ -254,6 +261,13 @@ class LocalPlane:
         fingerprint = snapshot.configuration.fingerprint
         return [WorkerInfo(os.getpid(), snapshot.generation, self.ready(), fingerprint)]
 
+    async def _begin(self, first: Prepared) -> None:
+        if self._lag is None:
+            self._lag = asyncio.create_task(self._measure_lag())
+        if self._sockets:
+            await self._open(first)
+        self.runtime.ready = True
+
     async def _open(self, first: Prepared) -> None:
         server = first.snapshot.configuration.gateway.server
         if first.tls is not None:
@@ -266,8 +280,6 @@ class LocalPlane:
         )
         await listener.start(self._sockets)
         self._listener = listener
-        self.runtime.ready = True
-        self._lag = asyncio.create_task(self._measure_lag())
 
     def _follow(self, configuration: Configuration) -> None:
         """Have connections, open ones too, go by the limits and time-outs of `configuration`."""

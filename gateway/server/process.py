@@ -21,6 +21,7 @@ from gateway.server.control import ProcessControl
 from gateway.server.exits import Exit
 from gateway.server.plane import Plane
 from gateway.server.reload import Reloader
+from gateway.server.role import GATEWAY, Role
 from gateway.server.serving import Listener
 from gateway.server.signals import Signals
 from gateway.server.watch import Watcher
@@ -53,11 +54,13 @@ class Process:
         began: float,
         clock: Clock,
         metrics: Metrics,
+        role: Role = GATEWAY,
     ) -> None:
         self._settings = settings
         self._plane = plane
         self._admin = admin
-        self._reloader = Reloader(settings, loaded, began, plane.apply, clock, metrics)
+        self._role = role
+        self._reloader = Reloader(settings, loaded, began, plane.apply, clock, metrics, role=role)
         self._background: set[asyncio.Task[Any]] = set()
         self._listener: Listener | None = None
 
@@ -90,6 +93,8 @@ class Process:
         logger.info("running %s", compiled.description())
         for url in self._plane.addresses():
             logger.info("listening on %s", url)
+        if self._role.worker:
+            logger.info("delivering")
         if self._admin is not None:
             logger.info("admin listening on %s", self._admin.url)
         return True

@@ -23,6 +23,7 @@ from gateway.config.loader import Configuration
 from gateway.errors import ConfigError
 from gateway.observability.metrics import Metrics
 from gateway.runtime import Loaded
+from gateway.server.role import GATEWAY, Role
 from gateway.server.sources import (
     load_configuration,
     located,
@@ -55,12 +56,15 @@ class Reloader:
         apply: Apply,
         clock: Clock,
         metrics: Metrics,
+        *,
+        role: Role = GATEWAY,
     ) -> None:
         self._settings = settings
         self._began = began
         self._apply = apply
         self._clock = clock
         self._metrics = metrics
+        self._role = role
         self._lock = asyncio.Lock()
         self._next: asyncio.Task[ReloadInfo] | None = None
         self._running: set[asyncio.Task[ReloadInfo]] = set()
@@ -119,8 +123,12 @@ class Reloader:
     async def _attempt(self, cause: str) -> ReloadInfo:
         try:
             began = time.time()
-            loaded = await asyncio.to_thread(load_configuration, self._settings, os.environ)
-            fixed = needs_restart(self._settings, self.configuration, loaded.configuration)
+            loaded = await asyncio.to_thread(
+                load_configuration, self._settings, os.environ, self._role
+            )
+            fixed = needs_restart(
+                self._settings, self.configuration, loaded.configuration, self._role
+            )
             if fixed:
                 raise ConfigErrors(fixed)
             stamp, settled = await self._inspect(loaded, began)

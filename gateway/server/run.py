@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import time
+from dataclasses import dataclass
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from gateway.server.factory import HttpFactory
 from gateway.server.plane import Plane
 from gateway.server.process import AdminPort, Process
 from gateway.server.reload import issue_info, issue_line
+from gateway.server.role import GATEWAY, Role
 from gateway.server.serving import Listener, close_all, url_of
 from gateway.server.settings import ServerSettings
 from gateway.server.sources import load_configuration, worker_count
@@ -34,14 +36,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger("gateway")
 
 
-def run(settings: Settings, *, stock: bool = False) -> Exit:
-    """Run the gateway until a signal ends it.
+def run(settings: Settings, *, stock: bool = False, role: Role = GATEWAY) -> Exit:
+    """Run a process of this role until a signal ends it.
 
     `stock` serves with uvicorn's own HTTP implementation. Raises ConfigErrors, ConfigError and
     StartupError, each before anything was served.
     """
     began = time.time()
-    loaded = load_configuration(settings, os.environ)
+    loaded = load_configuration(settings, os.environ, role)
     for line in unknown_settings(os.environ):
         logger.warning("%s", line)
     for issue in loaded.configuration.warnings:
@@ -51,51 +53,66 @@ def run(settings: Settings, *, stock: bool = False) -> Exit:
     made: list[Address] = []
     sockets: list[socket] = []
     try:
-        groups = bind(server.listen, "server.listen", workers)
-        made.append(server.listen)
-        sockets += [each for group in groups for each in group]
+        groups: list[list[socket]] = [[] for _ in range(workers)]
+        if not role.worker:
+            groups = bind(server.listen, "server.listen", workers)
+            made.append(server.listen)
+            sockets += [each for group in groups for each in group]
         admin: list[socket] = []
         if server.admin is not None:
             [admin] = bind(server.admin, "server.admin")
             made.append(server.admin)
             sockets += admin
-        return _serve(settings, loaded, began, groups, admin, stock=stock)
+        start = Start(settings, loaded, began, role, stock)
+        return _serve(start, groups, admin)
     finally:
         close_all(sockets)
         for address in made:
             unlink_unix(address)
 
 
-def _serve(
-    settings: Settings,
-    loaded: Loaded,
-    began: float,
-    groups: list[list[socket]],
-    admin: list[socket],
-    *,
-    stock: bool,
-) -> Exit:
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a process begins with: the configuration as it was loaded, from `began` on."""
+
+    settings: Settings
+    loaded: Loaded
+    began: float
+    role: Role
+    stock: bool
+
+
+def _serve(start: Start, groups: list[list[socket]], admin: list[socket]) -> Exit:
     import uvloop
 
-    instance = settings.instance or derive_instance(url_of(groups[0][0], "http"))
     clock = SystemClock()
 
     async def main() -> Exit:
-        plane, metrics = _plane(settings, groups, instance, clock, stock=stock)
+        plane, metrics = _plane(start, groups, clock)
         if len(groups) > 1:
             # Nothing is built in this process; each worker settles by itself.
-            pauses.settle(len(loaded.configuration.gateway.routes))
-        port = _admin_port(admin) if admin else None
-        process = Process(settings, loaded, plane, port, began=began, clock=clock, metrics=metrics)
+            pauses.settle(len(start.loaded.configuration.gateway.routes))
+        process = Process(
+            start.settings,
+            start.loaded,
+            plane,
+            _admin_port(admin) if admin else None,
+            began=start.began,
+            clock=clock,
+            metrics=metrics,
+            role=start.role,
+        )
         return await process.run()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())
 
 
-def _plane(
-    settings: Settings, groups: list[list[socket]], instance: str, clock: Clock, *, stock: bool
-) -> tuple[Plane, Metrics]:
+def _plane(start: Start, groups: list[list[socket]], clock: Clock) -> tuple[Plane, Metrics]:
+    settings, stock = start.settings, start.stock
+    # A worker is no hop that requests could come back to.
+    listens = "" if start.role.worker else url_of(groups[0][0], "http")
+    instance = settings.instance or derive_instance(listens)
     if len(groups) == 1:
         from gateway.server.local import LocalPlane
 

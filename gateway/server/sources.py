@@ -17,6 +17,7 @@ from gateway.config.types import parse_cidr
 from gateway.errors import ConfigError
 from gateway.runtime import Loaded
 from gateway.runtime import load_configuration as load_file
+from gateway.server.role import GATEWAY, Role
 from gateway.server.watch import Watched
 from gateway.settings import Settings
 
@@ -24,13 +25,20 @@ if TYPE_CHECKING:
     from gateway.config.model import ServerConfig
 
 
-def load_configuration(settings: Settings, environ: Mapping[str, str]) -> Loaded:
-    """Load the configuration that the settings name. Blocks; raises ConfigErrors or ConfigError.
+def load_configuration(
+    settings: Settings, environ: Mapping[str, str], role: Role = GATEWAY
+) -> Loaded:
+    """Load the configuration that the settings name, as a process of this role uses it. Blocks;
+    raises ConfigErrors or ConfigError.
 
     `FORWARDED_ALLOW_IPS` stands in for server.trusted_proxies where the file leaves that out;
     server.workers is the number that is really run.
     """
     loaded = load_file(settings.config, environ)
+    try:
+        loaded = role.applied(loaded)
+    except ConfigError as error:
+        raise located(error, loaded.configuration) from None
     gateway = loaded.configuration.gateway
     changes: dict[str, object] = {"workers": worker_count(settings, gateway.server)}
     given = settings.trusted_proxies()
@@ -70,12 +78,12 @@ def watched_files(settings: Settings, configuration: Configuration) -> Watched:
     )
 
 
-def needs_restart(settings: Settings, old: Configuration, new: Configuration) -> list[Issue]:
+def needs_restart(
+    settings: Settings, old: Configuration, new: Configuration, role: Role = GATEWAY
+) -> list[Issue]:
     """What differs between two configurations and is fixed while the process runs."""
     before, after = old.gateway.server, new.gateway.server
-    changed = [
-        key for key in ("listen", "admin") if str(getattr(before, key)) != str(getattr(after, key))
-    ]
+    changed = [key for key in role.fixed if str(getattr(before, key)) != str(getattr(after, key))]
     if worker_count(settings, before) != worker_count(settings, after):
         changed.append("workers")
     if (before.tls is None) != (after.tls is None):

@@ -131,6 +131,7 @@ class Worker:
             await plane.aclose()
             raise
         self._plane = plane
+        self._show()
 
     async def _prepare(self, payload: msgspec.Raw) -> None:
         build = msgspec.json.decode(payload, type=Build)
@@ -224,9 +225,12 @@ class Worker:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         while True:
             signal.setitimer(signal.ITIMER_REAL, limit * 2)
-            if self._channel is not None:
-                self._channel.notify("beat", self._plane and self._plane.store_trouble())
+            self._show()
             await asyncio.sleep(limit / BEATS)
+
+    def _show(self) -> None:
+        if self._channel is not None:
+            self._channel.notify("beat", self._plane and self._plane.store_trouble())
 
 
 def main(slot: int, channel: int, shared: list[list[int]]) -> None:

@@ -16,6 +16,7 @@ from gateway.chaos.verdict import RouteVerdict
 from gateway.config.issues import ConfigErrors
 from gateway.runtime import Loaded, load_configuration
 from tests.support.gateway import load
+from tests.support.scripted import Peer, ScriptedUpstream
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted((ROOT / "config" / "chaos").glob("*.yaml"))
@@ -295,6 +296,32 @@ async def test_canaries_mirrors_and_flags(tmp_path: Path) -> None:
     assert of(report, "canary").amplification == of(report, "mirror").amplification == 1
     assert of(report, "flagged").classes.keys() == {"2xx"}
     assert "route flagged: its flag is on for everybody" in report.notes
+
+
+async def test_asynchronous_routes_tell_nobody_outside(tmp_path: Path) -> None:
+    """They accept whatever their upstream does; nobody is called back or told of what failed, and
+    their status is not asked for.
+    """
+    told = asyncio.Event()
+
+    async def outside(peer: Peer) -> None:
+        told.set()
+        peer.close()
+
+    async with ScriptedUpstream(outside) as hook:
+        routes = f"""\
+  - name: events
+    match: {{path: /e, methods: [POST]}}
+    upstream: a
+    delivery: {{attempts: 1, dead_letter: {{alert: true}}, callback: {{url: "{hook.url}"}}}}"""
+        alerts = f'telemetry: {{alerts: {{webhook: "{hook.url}"}}}}\n'
+        text = scenario("upstream: {a: {status: 500}}", '"*": {max_error_ratio: 1}')
+        loaded = load(tmp_path, config(routes=routes, extra=alerts))
+        report = await run(loaded, written(tmp_path, text))
+
+    assert of(report, "events").classes.keys() == {"2xx"}
+    assert "events.status" not in {each.route for each in report.routes}
+    assert not told.is_set()
 
 
 async def test_names_are_checked_before_anything_starts(tmp_path: Path) -> None:

@@ -77,12 +77,12 @@ class GatewayProcess:
                 raise AssertionError(f"no line with {text!r} in {self.lines}") from None
         return found[0]
 
-    async def ready(self) -> None:
-        """Wait for both listeners and note where they are."""
+    async def ready(self, *, public: bool = True) -> None:
+        """Wait for the listeners and note where they are."""
         admin = await self.line("admin listening on ")
-        public = await self.line("listening on ")
-        self.url = public["message"].rpartition(" ")[2]
         self.admin = admin["message"].rpartition(" ")[2]
+        if public:
+            self.url = (await self.line("listening on "))["message"].rpartition(" ")[2]
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -120,11 +120,18 @@ class GatewayProcess:
 
 @asynccontextmanager
 async def gateway(
-    config: Path, *options: str, wait: bool = True, environ: dict[str, str] | None = None
+    config: Path,
+    *options: str,
+    command: str = "run",
+    wait: bool = True,
+    environ: dict[str, str] | None = None,
 ) -> AsyncIterator[GatewayProcess]:
-    """Run `lockgate run` on a configuration that exists; with `wait`, until it is ready."""
+    """Run `lockgate run` on a configuration that exists; with `wait`, until it listens.
+
+    The other `command` is worker.
+    """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway", "run", "--config", str(config), *options,
+        sys.executable, "-m", "gateway", command, "--config", str(config), *options,
         cwd=ROOT,
         env={**clean_environ(), **(environ or {})},
         stdin=asyncio.subprocess.DEVNULL,
@@ -134,7 +141,7 @@ async def gateway(
     running = GatewayProcess(process, config)
     try:
         if wait:
-            await running.ready()
+            await running.ready(public=command == "run")
         yield running
     finally:
         await running.end()
