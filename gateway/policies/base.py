@@ -106,7 +106,7 @@ class BuildContext:
     `forward_to(policy, field, upstream)` is what stands further in than `policy`, made once more
     for another upstream, which the policy's field names: as if the route had that upstream, so with
     its timeouts, breaker and credentials. Policies named in `without` are left out of it; `path`
-    stands in place of the route's rewrite.path, an empty one for the path that the request has.
+    stands in place of the route's rewrite.path, an empty one if the policy makes the path.
     `only(policies, terminal)` is a chain of those of the route's policies that are named, as it has
     them, for what comes in without a client.
     """

@@ -254,10 +254,7 @@ class DeliveryConfig(PolicyConfig):
         """The upstreams of the targets; an empty name stands for the route's own."""
         found = [each.upstream or "" for each in self.to if each.stream is None]
         for step in self.flow or ():
-            if step.wait is None:
-                found.append(step.upstream or "")
-            if step.compensate is not None:
-                found.append(step.compensate.upstream or "")
+            found += step.upstreams
         return found if self.to or self.flow else [""]
 
     @field_validator("ordered_by")
