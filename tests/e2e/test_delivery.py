@@ -94,7 +94,7 @@ async def test_accepted_delivered_told(serve: Serve, tmp_path: Path) -> None:
         await clean(store)
 
 
-async def test_the_status_is_for_its_sender(serve: Serve, tmp_path: Path) -> None:
+async def test_the_status_is_for_its_sender(serve_lean: Serve, tmp_path: Path) -> None:
     """Somebody else's event, another route's, and none at all are the same 404."""
     inbox = Inbox()
     other = """\
@@ -107,7 +107,7 @@ async def test_the_status_is_for_its_sender(serve: Serve, tmp_path: Path) -> Non
     async with (
         store_in(tmp_path) as store,
         ScriptedUpstream(inbox) as upstream,
-        serve(
+        serve_lean(
             config(upstream, store, route="    auth: {any: [partners]}\n" + other, extra=KEYS),
             environ=ENVIRON,
         ) as gateway,
@@ -171,7 +171,11 @@ async def test_waiting_for_the_outcome(serve: Serve, tmp_path: Path) -> None:
     ],
 )
 async def test_one_key_one_event(
-    serve: Serve, tmp_path: Path, rule: str, same: dict[str, int], reused: dict[str, int] | None
+    serve_lean: Serve,
+    tmp_path: Path,
+    rule: str,
+    same: dict[str, int],
+    reused: dict[str, int] | None,
 ) -> None:
     """Repetitions get 202 and the first one's id; a header's key for another body is refused."""
     inbox = Inbox()
@@ -179,7 +183,7 @@ async def test_one_key_one_event(
     async with (
         store_in(tmp_path) as store,
         ScriptedUpstream(inbox) as upstream,
-        serve(config(upstream, store, route=route)) as gateway,
+        serve_lean(config(upstream, store, route=route)) as gateway,
         gateway.client() as client,
     ):
         fields = {"idempotency_key": '"a\\"b"', "x_id": "1"}
@@ -223,14 +227,14 @@ WEBHOOK = 'identities: {sender: {type: webhook, scheme: standard, secret: "${env
 SECRET = {"SECRET": "whsec_" + b64encode(b"a-secret-of-some-length-0123456789").decode()}
 
 
-async def test_signed_webhooks(serve: Serve, tmp_path: Path) -> None:
+async def test_signed_webhooks(serve_lean: Serve, tmp_path: Path) -> None:
     """A delivery that comes twice is one event; a bad signature is none; 413 and 422 as ever."""
     inbox = Inbox()
     route = "    auth: {any: [sender]}\n    body: {max: 1KiB}"
     async with (
         store_in(tmp_path) as store,
         ScriptedUpstream(inbox) as upstream,
-        serve(
+        serve_lean(
             config(upstream, store, "{ordered_by: body.order}", route=route, extra=WEBHOOK),
             environ=SECRET,
         ) as gateway,
@@ -284,7 +288,7 @@ async def test_a_replayed_webhook_with_another_key(serve_lean: Serve, tmp_path: 
         assert renewed.json()["event_id"] == answers[0].json()["event_id"]
 
 
-async def test_invalid_ones_are_quarantined(serve: Serve, tmp_path: Path) -> None:
+async def test_invalid_ones_are_quarantined(serve_lean: Serve, tmp_path: Path) -> None:
     """202 and a dead letter for each target, with what was wrong; nothing is sent."""
     inbox = Inbox()
     schema = '{"type": "object", "required": ["order"]}'
@@ -292,7 +296,7 @@ async def test_invalid_ones_are_quarantined(serve: Serve, tmp_path: Path) -> Non
     async with (
         store_in(tmp_path) as store,
         ScriptedUpstream(inbox) as upstream,
-        serve(config(upstream, store, "{ordered_by: body.order}", route=route)) as gateway,
+        serve_lean(config(upstream, store, "{ordered_by: body.order}", route=route)) as gateway,
         gateway.client() as client,
     ):
         bad = await send(client, {"x": 1})
