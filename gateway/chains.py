@@ -130,7 +130,8 @@ class Chains:
             rewrite = (route.rewrite or RewriteConfig()).model_copy(update={"path": path or None})
             route = route.model_copy(update={"rewrite": rewrite})
         forward = Forward(self._upstreams[upstream], route)
-        self._ways.append(Way(upstream, policies, configs, forward))
+        shown = None if path == "" else forward
+        self._ways.append(Way(upstream, policies, configs, shown))
         return self._compile(policies, forward.handle, configs, context)
 
     def _built(

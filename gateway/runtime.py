@@ -12,6 +12,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.chains import Chains
@@ -171,15 +172,19 @@ class Runtime:
             if close is not None:
                 await _close_quietly(close)
 
+    async def halt(self, seconds: float) -> None:
+        """Begin nothing more that no client asks for; what goes on has so many seconds left."""
+        halts = [getattr(each, "halt", None) for each in self._shared.values()]
+        waiting = (_close_quietly(partial(halt, seconds)) for halt in halts if halt is not None)
+        await asyncio.gather(*waiting)
+
     async def aclose(self) -> None:
         """Close everything at once; what is still in flight is cut. Safe to call twice."""
         self.ready = False
         for snapshot in self._live:
             snapshot.drained.set()  # nobody waits for what is still in flight
-        for each in self._shared.values():
-            # What a retired snapshot began may go on for minutes, but not now.
-            if (halt := getattr(each, "halt", None)) is not None:
-                halt()
+        # What a retired snapshot began may go on for minutes, but not now.
+        await self.halt(0.0)
         await asyncio.gather(*self._retiring)
         self._current = None
         while self._live:

@@ -24,12 +24,14 @@ from gateway.upstream.client import Upstream
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """The way to a further upstream of a route: the policies on it, and what forwards."""
+    """The way to a further upstream of a route: the policies on it, and what forwards; None for
+    that if the policy makes the path by itself, for each request.
+    """
 
     upstream: str
     policies: tuple[Policy, ...]
     configs: Mapping[str, Any]
-    forward: Forward
+    forward: Forward | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,11 +134,13 @@ def explain(
     info = _route_info(snapshot.configuration, position, routes[position], route)
     query = parts.query.encode("utf-8", "surrogateescape")
 
-    def leads_to(forward: Forward) -> str:
+    def leads_to(forward: Forward | None) -> str:
+        if forward is None:
+            return ""
         target = forward.target(path, query, match.raw_params).decode("latin-1")
         return str(snapshot.configuration.mask(target))
 
-    target = leads_to(route.forward) if route.forward is not None else ""
+    target = leads_to(route.forward)
     ways = [
         msgspec.structs.replace(each, target=leads_to(way.forward))
         for each, way in zip(info.ways, route.ways, strict=True)

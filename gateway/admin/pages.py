@@ -18,6 +18,8 @@ _ENDPOINTS: Final = (
     ("POST", "/api/v1/upstreams/{name}/circuit_breaker", "Open or close it, or leave it alone."),
     ("GET", "/api/v1/mirrors", "The last differences that mirrors found."),
     ("GET", "/api/v1/flags", "Flags; one by /flags/{name}, changed by PUT, taken back by DELETE."),
+    ("GET", "/api/v1/delivery/queues", "How full the queues of asynchronous routes are."),
+    ("GET", "/api/v1/delivery/letters", "Dead letters; one event by /letters/{event}."),
     ("GET", "/api/v1/config", "Generation, files, the last reload, every worker."),
     ("GET", "/api/v1/explain?method=GET&url=/", "What would happen to a request."),
     ("POST", "/api/v1/reload", "Load the configuration again."),

@@ -121,8 +121,13 @@ def check_destination(node: Node, path: Path, validator: Validator) -> None:
     has_respond = respond is not None and respond.value is not None
     if has_upstream and has_respond:
         validator.report(node, path, "upstream and respond can't both be given")
-    elif not has_upstream and not has_respond and not _is_broken(upstream, respond):
+    elif not (has_upstream or has_respond or _delivers(node) or _is_broken(upstream, respond)):
         validator.report(node, path, "needs upstream or respond")
+
+
+def _delivers(node: Node) -> bool:
+    delivery = node.value.get("delivery")
+    return delivery is not None and delivery.value is not None
 
 
 def _is_broken(*nodes: Node | None) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path as FilePath
 from typing import Any, Final
 
 from gateway.config import later
-from gateway.config.base import Catalog, PolicySpec
+from gateway.config.base import Catalog, Model, PolicySpec
 from gateway.config.checks import (
     check_destination,
     check_events,
@@ -307,12 +307,18 @@ class _Loader:
         data["elsewhere"] = layers.elsewhere(
             data["policies"], data["plugins"], own, names, upstream
         )
+        # What is wrong in itself is no reason to say that the route leads nowhere.
+        given = node.value.get("delivery")
+        broken = given is not None and given.value is not None
+        broken = broken and "delivery" not in data["policies"]
+        if broken:
+            data["policies"] = {**data["policies"], "delivery": Model()}
         route = self._validator.validate(RouteConfig, node, path, data)
         if route is None:
             check_destination(node, path, self._validator)
         else:
             check_rewrite(route, node, path, self._validator)
-        return route
+        return None if broken else route
 
     def _assemble(self, sections: dict[str, Any]) -> GatewayConfig | None:
         for key in ("version", "include", "plugins"):

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from gateway.clock import Clock
 from gateway.config.model import GatewayConfig
-from gateway.delivery import KIND, discard, tidy
+from gateway.delivery import discard, tidy
 from gateway.delivery.journal import Journal
 from gateway.delivery.lane import LaneWorker
 from gateway.delivery.plan import LanePlan, Means, RoutePlan
@@ -37,6 +37,8 @@ _LANES_EVERY_S: Final = 30.0
 _GRACE_S: Final = 10.0
 _HANDOVER_S: Final = 600.0
 _RETRY_S: Final = 1.0
+KIND: Final = "delivery"
+"""What the keys of all dispatchers among the long-lived objects begin with."""
 
 Chore = Callable[[], Awaitable[None]]
 Listing = Callable[[], Awaitable[list[Any]]]
@@ -110,25 +112,13 @@ class Dispatcher:
         if not worker.plans and self._lanes.get(plan.lane) is worker:
             del self._lanes[plan.lane]
 
-    def halt(self) -> None:
-        """Take nothing more, for the process ends: what is under way has some seconds left."""
-        self._halted = True
-        self._stop_by = self.clock.monotonic() + _GRACE_S
-        for worker in self._lanes.values():
-            worker.halt(_GRACE_S)
-
-    async def drain(self, seconds: float, force: asyncio.Event) -> None:
-        """Take nothing more, for the process ends, and let what is under way end, within `seconds`
-        or until `force`. What takes longer goes back into the queues.
+    async def halt(self, seconds: float) -> None:
+        """Take nothing more, for the process ends. What is under way has so many seconds left, at
+        most ten; what takes longer goes back into the queues.
         """
         self._halted = True
-        workers = list(self._lanes.values())
-        forced = asyncio.create_task(force.wait())
-        ended = [asyncio.create_task(worker.drain(seconds)) for worker in workers]
-        forced.add_done_callback(lambda _: [each.cancel() for each in ended])
-        await asyncio.gather(*ended, return_exceptions=True)
-        forced.cancel()
-        await asyncio.gather(*(worker.drain(0.0) for worker in workers))
+        grace = min(seconds, _GRACE_S)
+        await asyncio.gather(*(worker.halt(grace) for worker in list(self._lanes.values())))
 
     def adopt(self, plan: RoutePlan) -> None:
         """Look after a route's events as this plan says; the newest one counts."""

@@ -8,7 +8,6 @@ at least once, and each attempt carries the same idempotency key.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import Final
 
@@ -69,36 +68,29 @@ class LaneWorker:
         """Wait until what was begun with this plan has ended, at most `grace` seconds; what goes on
         longer is cancelled, and goes back into the queue.
         """
-        tasks = {task for task, (its, _) in self._running.items() if its is plan}
-        await self._end(tasks, grace, plan.lease)
+        begun = {task for task, (its, _) in self._running.items() if its is plan}
+        await self._finish(begun, grace, plan.lease)
 
-    async def drain(self, grace: float) -> None:
-        """Take nothing more, and the same with all that is under way, whatever its plan."""
-        self._run += 1
-        self._wake.set()
-        lease = min((plan.lease for plan, _ in self._running.values()), default=0.0)
-        await self._end(set(self._running), grace, lease)
-
-    async def _end(self, tasks: set[asyncio.Task[None]], grace: float, lease: float) -> None:
+    async def _finish(self, tasks: set[asyncio.Task[None]], grace: float, lease: float) -> None:
         until = self._means.clock.monotonic() + grace
         while tasks and (left := until - self._means.clock.monotonic()) > 0:
             _, tasks = await asyncio.wait(tasks, timeout=min(left, lease / 3))
-            with contextlib.suppress(StoreError):
+            try:
                 await self._renew(self._means.clock.monotonic(), lease)
+            except StoreError:
+                break
         for task in tasks:
-            task.cancel()
+            # Once: a second time would keep it from giving back what it holds.
+            if not task.cancelling():
+                task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
-    def halt(self, grace: float) -> None:
-        """Take nothing more; what goes on for `grace` seconds is cancelled, whatever its plan."""
-        self._run += 1
-        self._wake.set()
-        asyncio.get_running_loop().call_later(grace, self._cancel_all)
-
-    def _cancel_all(self) -> None:
-        for task in self._running:
-            task.cancel()
+    async def halt(self, grace: float) -> None:
+        """Take nothing more, and finish what was begun, whatever its plan."""
+        await self.stop()
+        lease = min((plan.lease for plan in self.plans), default=_LOOK_S)
+        await self._finish(set(self._running), grace, lease)
 
     async def stop(self) -> None:
         """Take nothing more. What was asked for is waited for: it would be held by nobody."""

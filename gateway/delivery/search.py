@@ -26,8 +26,8 @@ from gateway.delivery.sifting import EventSieve
 from gateway.delivery.trail import of_transaction
 
 # Members of one call to the store: the loop does nothing else while they are read.
-_AT_ONCE: Final = 4000
-_SCAN: Final = 60_000
+_AT_ONCE: Final = 10_000
+_SCAN: Final = 100_000
 """Members that one page looks at."""
 _BUDGET_S: Final = 1.0
 """Seconds after which a page ends, found or not."""

@@ -58,7 +58,8 @@ class AccessLog:
         self._query = QueryRedactor(redact.query)
         self._hides = _LOGGED_HEADERS & {name.lower() for name in redact.headers}
         self._encode: Callable[[list[Line]], bytes] = msgspec.json.Encoder().encode_lines
-        self._tick = -1
+        self._tick = self._second = -1
+        self._date = ""
         self._stamp = ""
         self._lines: list[Line] = []
         try:
@@ -80,7 +81,7 @@ class AccessLog:
         tick = int(self._wall() * 1000)
         if tick != self._tick:
             self._tick = tick
-            self._stamp = _timestamp(tick)
+            self._stamp = self._timestamp(tick)
         request = exchange.request
         query = request.query
         agent = request.headers.get(b"user-agent")
@@ -131,6 +132,14 @@ class AccessLog:
             asyncio.get_running_loop().call_soon(self._flush)
         lines.append(line)
 
+    def _timestamp(self, tick: int) -> str:
+        """RFC 3339 in UTC with milliseconds, from milliseconds of the Unix epoch."""
+        second = tick // 1000
+        if second != self._second:
+            self._second = second
+            self._date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._date}.{tick - second * 1000:03d}Z"
+
     def _flush(self) -> None:
         """Write the lines of this turn of the loop, encoded together."""
         lines = self._lines
@@ -162,12 +171,6 @@ class AccessLog:
         """Write what waits, at most a second long, and let go. Calling it twice is fine."""
         self._flush()
         await self._sink.aclose(CLOSE_TIMEOUT_S)
-
-
-def _timestamp(milliseconds: int) -> str:
-    """RFC 3339 in UTC with milliseconds, from milliseconds of the Unix epoch."""
-    second, rest = divmod(milliseconds, 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{rest:03d}Z"
 
 
 def _without_surrogates(line: Line) -> Line:

@@ -98,14 +98,15 @@ class BuildContext:
     `shared(key, factory)` returns the long-lived object of that key, made by `factory` the first
     time; it survives reloads as long as some route still asks for it. Has it a `start`, that is
     awaited before the policies' own, once for each configuration that uses it; has it an `aclose`,
-    that is awaited when nobody asks for it any more; has it a `halt`, that is called when the
-    process begins to end. `config` is the whole configuration, `library` its models and contracts,
-    compiled, None if it has neither. `upstream` is the name of the route's upstream, empty if it
-    has none. `store()` is the store; asking for it when a policy is built is what has it started.
+    that is awaited when nobody asks for it any more; has it a `halt`, that is awaited when the
+    process begins to end, with the seconds that what it does may still take. `config` is the whole
+    configuration, `library` its models and contracts, compiled, None if it has neither. `upstream`
+    is the name of the route's upstream, empty if it has none. `store()` is the store; asking for
+    it when a policy is built is what has it started.
     `forward_to(policy, field, upstream)` is what stands further in than `policy`, made once more
     for another upstream, which the policy's field names: as if the route had that upstream, so with
     its timeouts, breaker and credentials. Policies named in `without` are left out of it; `path`
-    stands in place of the route's rewrite.path, an empty one for the path that the request has.
+    stands in place of the route's rewrite.path, an empty one if the policy makes the path.
     `only(policies, terminal)` is a chain of those of the route's policies that are named, as it has
     them, for what comes in without a client.
     """

@@ -16,6 +16,7 @@ from gateway.policies.base import Around, Guard, Policy
 
 Report = Callable[[str, str, str], None]
 IsOn = Callable[[Exchange], bool]
+Handle = Callable[[Exchange, Handler], Awaitable[Response]]
 Check = Callable[[Exchange], Awaitable[Rejection | None] | Rejection | None]
 
 NO_SWITCHES: Final[Mapping[str, IsOn]] = {}
@@ -50,8 +51,16 @@ def compile_chain(
         around = _ReportingAround(policy, report) if policy.name in reporting else policy
         if policy.name in switches:
             around = _SwitchedAround(around, switches[policy.name])
-        handler = partial(around.handle, forward=handler)
+        handler = _wrap(around.handle, handler)
     return _fold_guards(guards, handler)
+
+
+def _wrap(handle: Handle, forward: Handler) -> Handler:
+    # A partial would make a dictionary of its keyword for each request.
+    def wrapped(exchange: Exchange) -> Awaitable[Response]:
+        return handle(exchange, forward)
+
+    return wrapped
 
 
 def _fold_guards(guards: Sequence[Guard], forward: Handler) -> Handler:

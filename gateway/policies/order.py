@@ -30,6 +30,8 @@ ADMISSION: Final = (
     "delivery",  # what it keeps has passed everything; what stands behind it delivers
 )
 
+_FIRST_END: Final = "delivery_status"
+
 DELIVERY: Final = (
     "headers",  # what the upstream and then the client should see
     "fault",  # trouble made on purpose stands before anything that protects from trouble
@@ -48,7 +50,8 @@ def arrange(plugins: Iterable[type[Policy]]) -> list[str]:
     """All policy names in the order in which they run: admission, then delivery.
 
     Raises ConfigError if a plugin names an unknown anchor, one of the other stage, or two anchors.
-    Plugins with the same anchor stand in alphabetical order.
+    Plugins with the same anchor stand in alphabetical order; those without one stand last in their
+    stage, but before what answers by itself.
     """
     by_name = {policy.name: policy for policy in plugins}
     admission, delivery = list(ADMISSION), list(DELIVERY)
@@ -59,7 +62,8 @@ def arrange(plugins: Iterable[type[Policy]]) -> list[str]:
         if policy.before and policy.after:
             raise ConfigError(f"plugin {name} has both before and after; one anchor is enough")
         if not anchor:
-            line.append(name)
+            # What answers by itself is the end: a guard behind it would guard nothing.
+            line.insert(line.index(_FIRST_END) if line is admission else len(line), name)
         elif anchor not in line:
             raise ConfigError(
                 f"plugin {name} stands by {anchor}, which is no {policy.stage} policy"

@@ -31,7 +31,6 @@ from gateway.admin.control import (
 )
 from gateway.app import Gateway
 from gateway.config.loader import Configuration
-from gateway.delivery import KIND as DELIVERY
 from gateway.errors import ErrorCode
 from gateway.flags.board import KIND as FLAGS
 from gateway.flags.board import FlagBoard
@@ -150,10 +149,14 @@ class LocalPlane:
 
     async def drain(self, timeout: float, force: asyncio.Event) -> None:
         self.withdraw()
-        work = [each.drain(timeout, force) for _, each in self.runtime.known(DELIVERY)]
+        # Beside the requests, the work that no client waits for comes to its end.
+        halting = asyncio.ensure_future(self.runtime.halt(timeout))
         if self._listener is not None:
-            work.append(self._listener.stop(timeout, force))
-        await asyncio.gather(*work)
+            await self._listener.stop(timeout, force)
+        forced = asyncio.ensure_future(force.wait())
+        await asyncio.wait({halting, forced}, return_when=asyncio.FIRST_COMPLETED)
+        forced.cancel()
+        halting.cancel()
 
     async def aclose(self) -> None:
         if self._lag is not None:
@@ -231,10 +234,11 @@ class LocalPlane:
 
     async def delivery(self, call: DeliveryCall) -> DeliveryAnswer:
         # Here, because it takes memory that only asynchronous routes should cost.
+        from gateway.delivery.dispatcher import KIND
         from gateway.server.desk import answer
 
         keys = self.runtime.snapshot.keys
-        found = [each for key, each in self.runtime.known(DELIVERY) if key in keys]
+        found = [each for key, each in self.runtime.known(KIND) if key in keys]
         return await answer(found[0] if found else None, call)
 
     async def explain(self, method: str, url: str) -> Explanation:

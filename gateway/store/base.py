@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -102,8 +103,11 @@ class Store(abc.ABC):
         """The reply to one command. Raises StoreError."""
 
     @abc.abstractmethod
-    async def run(self, script: Script, keys: tuple[Part, ...], args: tuple[Part, ...]) -> Any:
-        """The reply of a script; all of `keys` share a hash tag. Raises StoreError."""
+    def run(self, script: Script, keys: tuple[Part, ...], args: tuple[Part, ...]) -> Awaitable[Any]:
+        """The reply of a script, to be awaited at once; all of `keys` share a hash tag.
+
+        Raises StoreError, now or when awaited.
+        """
 
     @abc.abstractmethod
     def channel(self) -> Channel:

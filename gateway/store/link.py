@@ -1,4 +1,4 @@
-"""One connection to one server, shared by all requests: the Redis protocol as an asyncio Protocol.
+"""One connection to one server, shared by all requests, in the Redis protocol.
 
 Commands of one turn of the event loop leave in one write; replies come back in the order of the
 commands. What a caller no longer waits for (it left, or its time was up) keeps its place in the
@@ -18,12 +18,14 @@ from math import inf
 from time import monotonic
 from typing import Any, Final, cast
 
-from hiredis import ProtocolError, Reader, pack_command
+from hiredis import ProtocolError, Reader
 from hiredis import ReplyError as Refusal
 
 from gateway.errors import StoreError
 from gateway.observability.store_series import STORE_BOUNDS, StoreSeries
 from gateway.store.base import Part, ReplyError, failure
+from gateway.store.command import encode, encode_script
+from gateway.store.script import Script
 
 MAX_IN_FLIGHT: Final = 8192
 MAX_BUFFERED: Final = 32 << 20
@@ -38,10 +40,15 @@ _ROUTINE: Final = frozenset({"NOSCRIPT", "MOVED", "ASK"})
 _NOTHING: Final = object()
 
 
-class Link(asyncio.Protocol):
-    """A connection. `timeout` is every command's, in seconds; `on_lost` is called once, when the
-    connection is gone, and `on_failure` for each command that timed out or was refused by a
-    store that can't work.
+Run = tuple[Script, tuple[Part, ...], tuple[Part, ...]]
+"""A script with its keys and arguments."""
+
+
+class Link:
+    """A connection; by duck type an asyncio.Protocol, so that it can be compiled.
+
+    `timeout` is every command's, in seconds; `on_lost` is called once, when the connection is gone,
+    and `on_failure` for each command that timed out or was refused by a store that can't work.
     """
 
     __slots__ = (
@@ -58,8 +65,9 @@ class Link(asyncio.Protocol):
         on_failure: Callable[[StoreError], None],
     ) -> None:
         self.timeout = 0.0
-        # The commands whose replies are to come, oldest first, each with the time it was given.
-        self.waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        # The commands whose replies are to come, in the order they were sent, each with the time
+        # it was given, and the script that may have to be sent whole.
+        self.waiting: deque[tuple[asyncio.Future[Any], float, Run | None]] = deque()
         self.lost = ""
         self.heard_at = 0.0
         # In a row: reset by every good reply.
@@ -98,15 +106,33 @@ class Link(asyncio.Protocol):
         """
         if self._refusing:
             raise failure(self._refusing, sent=False)
-        self._buffer.append(pack_command(parts))  # type: ignore[arg-type]
+        command = encode(parts)
         future = self._new_future()
-        self.waiting.append((future, at))
+        self._append(command, future, at, None)
+        return future
+
+    def run(self, script: Run, at: float) -> asyncio.Future[Any]:
+        """The reply to come of a script, as `send` gives it. It is sent whole if the server does
+        not know it.
+        """
+        if self._refusing:
+            raise failure(self._refusing, sent=False)
+        it, keys, args = script
+        command = encode_script(it, keys, args)
+        future = self._new_future()
+        self._append(command, future, at, script)
+        return future
+
+    def _append(
+        self, command: bytes, future: asyncio.Future[Any], at: float, script: Run | None
+    ) -> None:
+        self._buffer.append(command)
+        self.waiting.append((future, at, script))
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
         if at + self.timeout < self._due:
             self._arm(at + self.timeout)
-        return future
 
     def _flush(self) -> None:
         """Once in a turn of the loop with calls: write them, and see whether too many wait."""
@@ -152,26 +178,39 @@ class Link(asyncio.Protocol):
         total = 0.0
         try:
             while (reply := reader.gets()) is not _NOTHING:
-                future, at = waiting.popleft()
+                future, at, script = waiting.popleft()
                 if future.done():
                     continue
                 if reply.__class__ is Refusal:
-                    self._refuse(future, ReplyError(str(reply)))
+                    error = ReplyError(str(reply))
+                    if script is not None and error.code == "NOSCRIPT":
+                        self._send_whole(future, at, script)
+                    else:
+                        self._refuse(future, error)
                     continue
                 future.set_result(reply)
                 seconds = now - at
                 counts[bisect_left(STORE_BOUNDS, seconds)] += 1
                 total += seconds
                 done += 1
-        except (ProtocolError, IndexError) as error:
+        except (ProtocolError, IndexError) as broken:
             # Bytes that are no reply, or a reply to nothing: whose replies they are is not known.
-            self.close(f"the store broke the protocol ({type(error).__name__})")
+            self.close(f"the store broke the protocol ({type(broken).__name__})")
         if self._refusing:
             self._weigh()
         if done:
             self.failures = 0
             series.ok += done
             series.seconds += total
+
+    def _send_whole(self, future: asyncio.Future[Any], at: float, script: Run) -> None:
+        """Send a script that did not run, with its text. The time limit is the same one."""
+        if self._refusing:
+            future.set_exception(failure(self._refusing, sent=False))
+            return
+        self.failures = 0
+        it, keys, args = script
+        self._append(encode((b"EVAL", it.source, len(keys), *keys, *args)), future, at, None)
 
     def _refuse(self, future: asyncio.Future[Any], error: ReplyError) -> None:
         future.set_exception(error)
@@ -199,7 +238,7 @@ class Link(asyncio.Protocol):
         self._due = inf
         now = monotonic()
         late = now - self.timeout
-        for future, at in self.waiting:
+        for future, at, _ in self.waiting:
             if future.done():
                 continue
             # A microsecond of grace: the timer's own rounding must not make it turn idly.
@@ -241,7 +280,7 @@ class Link(asyncio.Protocol):
             self._transport.abort()
         unsent = len(self._buffer)
         sent = len(self.waiting) - unsent
-        for position, (future, _) in enumerate(self.waiting):
+        for position, (future, _, _) in enumerate(self.waiting):
             if not future.done():
                 self._series.lost += 1
                 future.set_exception(failure(why, sent=position < sent))

@@ -20,7 +20,7 @@ CONNECT_S: Final = 2.0
 """For a connection with its greeting, at least: the limit of a single call is too short for TLS
 across some distance, and nobody waits for it."""
 
-P = TypeVar("P", bound=asyncio.BaseProtocol)
+P = TypeVar("P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,8 @@ class Tls:
 
 async def connect(place: Place, tls: Tls | None, protocol: Callable[[], P]) -> P:
     """An open connection, before any greeting. Raises OSError, which covers TLS errors."""
-    loop = asyncio.get_running_loop()
+    loop: Any = asyncio.get_running_loop()
+    made: P
     if place.path:
         _, made = await loop.create_unix_connection(protocol, place.path)
         return made

@@ -9,11 +9,12 @@ from importlib.resources import files
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script and the digest by which a server knows it."""
+    """A script and the digest by which a server knows it; `begin` is what each call begins with."""
 
     name: str
     source: bytes
     sha: bytes
+    begin: bytes
 
     @classmethod
     def load(cls, name: str) -> Script:
@@ -25,4 +26,5 @@ class Script:
         """A script from its text."""
         # The protocol names scripts by SHA-1; nothing rests on its strength.
         digest = hashlib.sha1(source, usedforsecurity=False).hexdigest()
-        return cls(name, source, digest.encode("ascii"))
+        sha = digest.encode("ascii")
+        return cls(name, source, sha, b"\r\n$7\r\nEVALSHA\r\n$40\r\n" + sha)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
@@ -104,18 +104,18 @@ class SharedStore(Store):
             return await self.request(parts, monotonic())
         return await link.send(parts, monotonic())
 
-    async def run(self, script: Script, keys: tuple[Part, ...], args: tuple[Part, ...]) -> Any:
-        at = monotonic()
+    def run(self, script: Script, keys: tuple[Part, ...], args: tuple[Part, ...]) -> Awaitable[Any]:
+        # No coroutine in the usual case: what waits is the reply itself.
         link = self._link
         if link is None or not self._breaker.closed:
-            link = await self.connected(at)
-        try:
-            return await link.send((b"EVALSHA", script.sha, len(keys), *keys, *args), at)
-        except ReplyError as error:
-            # The script did not run: it is safe to send it whole. The time limit is the same one.
-            if error.code != "NOSCRIPT":
-                raise
-        return await link.send((b"EVAL", script.source, len(keys), *keys, *args), at)
+            return self._run_connected(script, keys, args, monotonic())
+        return link.run((script, keys, args), monotonic())
+
+    async def _run_connected(
+        self, script: Script, keys: tuple[Part, ...], args: tuple[Part, ...], at: float
+    ) -> Any:
+        link = await self.connected(at)
+        return await link.run((script, keys, args), at)
 
     async def request(self, parts: tuple[Part, ...], at: float) -> Any:
         """The reply to a command that has been wanted since `at`. Raises StoreError."""

@@ -40,6 +40,8 @@ ELSEWHERE = {
     "canary": "tests/e2e/test_canary.py",
     "mirror": "tests/e2e/test_mirror.py",
     "cache": "tests/e2e/test_cache.py",
+    "delivery": "tests/e2e/test_delivery.py",
+    "delivery_status": "tests/e2e/test_delivery.py",
     "fault": "tests/e2e/test_fault_injection.py",
     "idempotency": "tests/e2e/test_idempotency.py",
     "upstream_auth": "tests/policies/test_upstream_auth.py",

@@ -44,6 +44,7 @@ async def test_the_commands(tmp_path: Path) -> None:
                     lines = [json.loads(line) for line in found.stdout.splitlines()]
                     if len(lines) == count:
                         return lines
+                    await asyncio.sleep(0.05)
 
             for number in range(4):
                 await client.post(f"{running.url}/hooks", json={"n": number})

@@ -92,7 +92,7 @@ async def test_all_pages_together(queue: Queue) -> None:
             if wanted.get("since", 0) * 1000 <= rows[place][0] < wanted.get("until", 9) * 1000
             and (wanted.get("route") != "two" or place >= 200)
         ]
-        for limit in (1, 13, 1000):
+        for limit in (13, 1000):
             assert await every(dispatcher, limit=limit, **wanted) == meant, wanted
 
     with pytest.MonkeyPatch.context() as patch:

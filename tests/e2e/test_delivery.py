@@ -308,6 +308,23 @@ async def test_invalid_ones_are_quarantined(serve: Serve, tmp_path: Path) -> Non
             assert await queue.store.call("ZCARD", queue.key("dead", "hooks")) == 1
 
 
+async def test_a_quarantine_that_only_reports(serve_lean: Serve, tmp_path: Path) -> None:
+    """In report mode what is invalid is delivered, and counted."""
+    inbox = Inbox()
+    schema = '{"type": "object", "required": ["order"]}'
+    route = f"    validate: {{request: {{body: {schema}}}, on_invalid: quarantine, mode: report}}"
+    async with (
+        store_in(tmp_path) as store,
+        ScriptedUpstream(inbox) as upstream,
+        serve_lean(config(upstream, store, route=route)) as gateway,
+        gateway.client() as client,
+    ):
+        event = await send(client, {"x": 1})
+        assert event["state"] == "accepted"
+        assert (await settled(client, event["event_id"]))["state"] == "delivered"
+        assert inbox.bodies() == [{"x": 1}]
+
+
 async def test_upgrades_are_refused(serve_lean: Serve, tmp_path: Path) -> None:
     """Nothing can be kept of a WebSocket."""
     inbox = Inbox()

@@ -22,6 +22,7 @@ from tests.support.flows import (
     trail,
 )
 from tests.support.gateway import RunningGateway, eventually, run_gateway
+from tests.support.scripted import ScriptedUpstream
 
 
 async def test_a_flow_takes_its_steps_in_order(tmp_path: Path) -> None:
@@ -223,10 +224,14 @@ EXAMPLE = (
 
 async def test_the_example_of_the_documentation(tmp_path: Path) -> None:
     """A large order that is approved after a while and then can't be shipped; and a small one."""
-    async with serving(VALKEY, tmp_path / "store") as store, services() as (script, upstream):
-        upstreams = "".join(
-            f'  {name}: {{targets: ["{upstream.url}"]}}\n' for name in ("shop", "stock", "billing")
-        )
+    async with (
+        serving(VALKEY, tmp_path / "store") as store,
+        services() as (script, shop),
+        ScriptedUpstream(script) as stock,
+        ScriptedUpstream(script) as billing,
+    ):
+        named = (("shop", shop), ("stock", stock), ("billing", billing))
+        upstreams = "".join(f'  {name}: {{targets: ["{each.url}"]}}\n' for name, each in named)
         text = f'store: {{url: "{store.unix}", timeout: 2s}}\nupstreams:\n{upstreams}{EXAMPLE}'
         async with run_gateway(tmp_path, text) as gateway, gateway.client() as client:
             script.on("/reservations", (201, {"id": "r1"}))
@@ -241,6 +246,9 @@ async def test_the_example_of_the_documentation(tmp_path: Path) -> None:
                 "/reservations", "/payments", "/approvals/7", "/approvals/7", "/shipments",
                 "/refunds", "/reservations/r1",
             ]  # fmt: skip
+            # A compensation goes where its step went, unless it says otherwise.
+            assert [call.target for call in stock.requests] == ["/reservations", "/reservations/r1"]
+            assert [call.target for call in billing.requests] == ["/payments", "/refunds"]
             assert states(flow)["reserve"] == "compensated"
             found = await letter(store, tmp_path, event)
             assert found.detail == (

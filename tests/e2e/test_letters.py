@@ -118,16 +118,16 @@ async def test_two_replays_at_once(tmp_path: Path) -> None:
     """Send each letter once, between them."""
     async with house(tmp_path) as here:
         here.shop.statuses = {"/one": REFUSES, "/two": REFUSES}
-        await asyncio.gather(*(here.post({"n": n}) for n in range(30)))
-        await here.settled(dead=60)
+        await asyncio.gather(*(here.post({"n": n}) for n in range(10)))
+        await here.settled(dead=20)
         here.shop.statuses = {}
         both = await asyncio.gather(
             *(here.ask("letters.replay", all=True, limit=1000) for _ in range(2))
         )
-        assert sum(each["replayed"] for each in both) == 60
-        await here.settled(delivered=60)
-        assert len(here.shop.got) == 120
-        assert len({*here.shop.keys("/one")}) == 60
+        assert sum(each["replayed"] for each in both) == 20
+        await here.settled(delivered=20)
+        assert len(here.shop.got) == 40
+        assert len({*here.shop.keys("/one")}) == 20
         assert await here.letters() == []
 
 
@@ -189,6 +189,24 @@ async def test_a_corrected_payload(tmp_path: Path) -> None:
         assert found["body"] == {"version": 1, "size": 12, "whole": True, "text": '{"order": 2}'}
         gone = await here.answer("letters.replay", event=first, body="{}")
         assert gone.state == "missing"
+
+
+async def test_one_correction_for_two_targets(tmp_path: Path) -> None:
+    """Is one version; a later one for one of them is another."""
+    async with house(tmp_path) as here:
+        here.shop.statuses = {"/one": REFUSES, "/two": REFUSES}
+        event = await here.post({"n": 1})
+        await here.settled(dead=2)
+        await here.ask("letters.replay", event=event, body='{"n": 2}')
+        await here.settled(dead=4)
+        here.shop.statuses = {}
+        await here.ask("letters.replay", event=event, target="two", body='{"n": 3}')
+        await here.settled(delivered=1)
+        found = await here.ask("letters.show", event=event)
+        assert [(each["version"], each["used_by"]) for each in found["versions"]] == [
+            (0, []), (1, ["one"]), (2, ["two"]),
+        ]  # fmt: skip
+        assert [each["n"] for each in here.shop.bodies("/two")] == [1, 2, 3]
 
 
 async def test_to_another_target(tmp_path: Path) -> None:

@@ -26,10 +26,17 @@ def test_every_builtin_policy_has_a_place_in_its_own_stage() -> None:
 
 
 def test_plugins_without_an_anchor_stand_last_in_their_stage() -> None:
-    """In alphabetical order, so that the order of files means nothing."""
+    """In alphabetical order, whatever that of files is; but before what answers by itself."""
     order = arrange([plugin("zeta"), plugin("alpha"), plugin("d", stage=Stage.DELIVERY)])
 
-    assert order == [*ADMISSION, "alpha", "zeta", *DELIVERY, "d"]
+    assert order == [*ADMISSION[:-2], "alpha", "zeta", *ADMISSION[-2:], *DELIVERY, "d"]
+
+
+def test_what_answers_by_itself_stands_last() -> None:
+    """Whatever asks something of a request stands before it."""
+    ends = [name for name in ADMISSION if BUILTIN[name].load().ends]
+
+    assert ends == list(ADMISSION[-2:])
 
 
 def test_plugins_stand_where_they_anchor() -> None:

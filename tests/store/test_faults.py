@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from gateway.errors import StoreError
 from gateway.observability.store_series import StoreSeries
 from gateway.store.base import ReplyError, Store
+from gateway.store.link import MAX_IN_FLIGHT
 from gateway.store.script import Script
 from gateway.store.shared import SharedStore
 from tests.store.servers import BINARIES, VALKEY, WAIT_S, answering, opened, serving, stopped
@@ -280,21 +281,20 @@ async def test_leaving_while_connecting(tmp_path: Path) -> None:
                 await waiting[1]
 
 
-async def test_too_many_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_in_flight(tmp_path: Path) -> None:
     """What waits for a hanging store is bounded; beyond that calls fail at once."""
-    monkeypatch.setattr("gateway.store.link.MAX_IN_FLIGHT", 10)
     async with serving(VALKEY, tmp_path) as server:
-        async with opened(server.unix, tmp_path, timeout="1s") as store:
+        async with opened(server.unix, tmp_path, timeout="10s") as store:
             await eventually(lambda: store.status().in_flight == 0)
             with stopped(server):
-                tasks = [asyncio.create_task(store.call("PING")) for _ in range(10)]
+                tasks = [asyncio.create_task(store.call("PING")) for _ in range(MAX_IN_FLIGHT)]
                 for _ in range(3):
                     await asyncio.sleep(0)
                 result, seconds = await timed(store.call("PING"))
                 assert isinstance(result, StoreError)
                 assert result.sent is False
                 assert seconds < 0.5
-            assert await asyncio.gather(*tasks) == [b"PONG"] * 10
+            assert await asyncio.gather(*tasks) == [b"PONG"] * MAX_IN_FLIGHT
 
 
 async def test_large_values_pass_both_ways(tmp_path: Path) -> None:

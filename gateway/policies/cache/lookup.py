@@ -17,7 +17,7 @@ _NOT_REPEATED: Final = frozenset(
 )
 
 
-@dataclass(slots=True)
+@dataclass
 class Lookup:
     """A request that was not answered at once.
 

@@ -34,7 +34,7 @@ class State(StrEnum):
     OPEN = "open"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Settings:
     """The numbers of a breaker. Times in seconds, ratios from 0 to 1."""
 

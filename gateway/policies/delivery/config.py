@@ -95,7 +95,7 @@ class TargetConfig(Model):
     body: Template = Field(
         default=None,
         description="A JSON body to send instead of the event's: strings that begin with = are CEL "
-        "expressions.",
+        "expressions over request, params, consumer and body.",
         examples=[{"id": "=body.order_id", "source": "lockgate"}],
     )
 
@@ -254,10 +254,7 @@ class DeliveryConfig(PolicyConfig):
         """The upstreams of the targets; an empty name stands for the route's own."""
         found = [each.upstream or "" for each in self.to if each.stream is None]
         for step in self.flow or ():
-            if step.wait is None:
-                found.append(step.upstream or "")
-            if step.compensate is not None:
-                found.append(step.compensate.upstream or "")
+            found += step.upstreams
         return found if self.to or self.flow else [""]
 
     @field_validator("ordered_by")
@@ -266,10 +263,19 @@ class DeliveryConfig(PolicyConfig):
         if value is None:
             return None
         try:
-            if KeyRule(value).from_header:
-                raise ValueError("expected body.field, headers.Name, query.name or params.name")
-        except ValueError as error:
-            raise refuse("ordered_by", str(error)) from None
+            fits = not KeyRule(value).from_header
+        except ValueError:
+            fits = False
+        if not fits:
+            message = "expected body.field, headers.Name, query.name, params.name, or hash(...)"
+            raise refuse("ordered_by", message)
+        return value
+
+    @field_validator("status")
+    @classmethod
+    def _status_names_an_event(cls, value: str | None) -> str | None:
+        if value is not None and value.count("{" + EVENT_ID + "}") != 1:
+            raise refuse("status", "expected a path with {event_id}")
         return value
 
     @model_validator(mode="after")
@@ -284,8 +290,6 @@ class DeliveryConfig(PolicyConfig):
             if FLOW in names:
                 raise refuse("to", f'"{FLOW}" is the name of the flow', "give the target another")
             check_waits(self.flow, self.max_total)
-        if self.status is not None and self.status.count("{" + EVENT_ID + "}") != 1:
-            raise refuse("status", "expected a path with {event_id}")
         return self
 
 

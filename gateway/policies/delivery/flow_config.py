@@ -198,6 +198,9 @@ class FlowCallConfig(Model):
 class CompensateConfig(FlowCallConfig):
     """The call that undoes a step."""
 
+    upstream: Name | None = Field(
+        default=None, description="The upstream; that of the step if left out."
+    )
     when_unsure: bool = Field(
         default=False,
         description="Undo the step also if it failed in a way that leaves open whether it was "
@@ -232,6 +235,14 @@ class StepConfig(FlowCallConfig):
     compensate: CompensateConfig | None = Field(
         default=None, description="The call that undoes the step if a later one is given up."
     )
+
+    @property
+    def upstreams(self) -> list[str]:
+        """The upstreams of its calls; an empty name stands for the route's own."""
+        found = [] if self.wait is not None else [self.upstream or ""]
+        if self.compensate is not None:
+            found.append(self.compensate.upstream or self.upstream or "")
+        return found
 
     @model_validator(mode="after")
     def _fits(self) -> StepConfig:

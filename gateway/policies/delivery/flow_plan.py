@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -40,6 +41,7 @@ def build_flow(
     assert config.flow is not None
     needs = needs_of(config.flow)
     rules, steps = [], {}
+    way = partial(_call, context, without)
     for position, step in enumerate(config.flow):
         place = f"flow[{position}]"
         keeps = needs[step.name]
@@ -56,10 +58,12 @@ def build_flow(
         )
         steps[step.name] = StepPlan(
             step.name,
-            call=None if step.wait is not None else _call(step, place, context, without, keeps),
+            call=None if step.wait is not None else way(step, step.upstream, place, keeps),
             wait=_wait(step),
             when=_expression(step.when),
-            undo=_call(undo, f"{place}.compensate", context, without) if undo is not None else None,
+            undo=way(undo, undo.upstream or step.upstream, f"{place}.compensate")
+            if undo is not None
+            else None,
         )
     ids: IdSource = context.shared(("trace ids",), lambda: IdSource(context.random))
     caller = Caller(context.clock, ids, signer)
@@ -84,23 +88,25 @@ def _expression(text: str | None) -> Expression | None:
 
 
 def _call(
-    config: FlowCallConfig,
-    place: str,
     context: BuildContext,
     without: tuple[str, ...],
+    config: FlowCallConfig,
+    named: str | None,
+    place: str,
     keeps: frozenset[str] = frozenset(),
 ) -> CallPlan:
-    upstream = config.upstream or context.upstream
+    upstream = named or context.upstream
     if not upstream:
         raise ConfigError("names no upstream, and the route has none", place)
-    # A path of its own is filled in by the step, and nothing is to rewrite it.
-    rewritten = None if config.path is None else ""
+    path = _path(config, place, context)
+    # A path with parameters of the step's own is filled in by the step, and nothing rewrites it.
+    rewritten = "" if config.params else config.path
     send = context.forward_to("delivery", f"{place}.upstream", upstream, without, path=rewritten)
     no_body = config.body is None and "body" in config.model_fields_set
     return CallPlan(
         send,
         method=config.method or "",
-        path=_path(config, place, context),
+        path=path if config.params else None,
         params=_mapping(config.params),
         query=Mapping(config.query, FLOW_ROOTS) if config.query is not None else None,
         headers=_mapping(config.headers),

@@ -75,9 +75,12 @@ def build_plans(
 ) -> list[LanePlan]:
     """One plan for each target, and one for the callback. Raises ConfigError."""
     signer = _signer(config)
-    plans = []
+    plans: list[LanePlan] = []
     for position, each in enumerate(_targets(config)):
         name = name_of(each, context)
+        if any(plan.lane.target == name for plan in plans):
+            message = f'another target has the name "{name}" as well: give one of them a name'
+            raise ConfigError(message, f"to[{position}]")
         if each.stream is not None:
             target = _stream_target(each, each.stream, position, context)
         else:
@@ -155,7 +158,12 @@ def _http_target(
     if not upstream:
         raise ConfigError("names no upstream, and the route has none", f"to[{position}]")
     field = f"to[{position}].upstream"
-    send = context.forward_to("delivery", field, upstream, _WITHOUT, path=config.path)
+    try:
+        send = context.forward_to("delivery", field, upstream, _WITHOUT, path=config.path)
+    except ConfigError as error:
+        if config.path is not None and error.path == "rewrite.path":
+            raise ConfigError(error.message, f"to[{position}].path") from error
+        raise
     ids: IdSource = context.shared(("trace ids",), lambda: IdSource(context.random))
     mapping = Mapping(config.body) if config.body is not None else None
     options = CallOptions(method=config.method or "", mapping=mapping, signer=signer)

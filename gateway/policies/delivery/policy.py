@@ -25,6 +25,7 @@ from gateway.errors import (
     STORE_FULL,
     STORE_UNAVAILABLE,
     UPGRADE_REFUSED,
+    ConfigError,
     Refused,
     Rejection,
     StoreError,
@@ -78,8 +79,7 @@ class DeliveryPolicy(Around):
         self._longest_wait = config.wait
         self._body_limit = context.server.limits.body or _BODY
         route = context.config.routes_by_name.get(context.route)
-        path = _status_path(route, config) if route is not None else None
-        self._status = Template(path) if path else None
+        self._status = _status_template(route, config) if route is not None else None
 
     @classmethod
     def build(cls, config: DeliveryConfig, context: BuildContext) -> DeliveryPolicy:
@@ -211,6 +211,19 @@ def _status_path(route: RouteConfig, config: DeliveryConfig) -> str | None:
         # Nothing can stand behind it, or the name is taken.
         return None
     return f"{path.rstrip('/')}/{{{EVENT_ID}}}"
+
+
+def _status_template(route: RouteConfig, config: DeliveryConfig) -> Template | None:
+    path = _status_path(route, config)
+    if path is None:
+        return None
+    template, match = Template(path), Template(route.match.path)
+    unknown = template.singles.keys() - match.singles.keys() - {EVENT_ID}
+    if template.rest or unknown:
+        name = template.rest or min(unknown)
+        message = f"{{{name}}} is no parameter of {route.match.path}, so nobody could be told"
+        raise ConfigError(message, "status")
+    return template
 
 
 def _not_kept(error: StoreError) -> Rejection:

@@ -20,12 +20,12 @@ def standard_fields(names: Sequence[str], limits: Sequence[Limit], shown: Sequen
     """RateLimit-Policy and RateLimit: two lists of Structured Fields (RFC 9651)."""
     policies = b", ".join(_policy(names[place], limits[place]) for place in shown)
     policy = (b"ratelimit-policy", policies)
-    # A Name holds no quote and no percent sign.
-    forms = [f'"{name}";r=%d;t=%d'.encode("ascii") for name in names]
+    # A Name holds no quote.
+    forms = [f'"{name}";r=' for name in names]
 
     def write(into: RawHeaders, place: int, remaining: int, reset_s: int) -> None:
         into.append(policy)
-        into.append((b"ratelimit", forms[place] % (remaining, reset_s)))
+        into.append((b"ratelimit", f"{forms[place]}{remaining};t={reset_s}".encode("ascii")))
 
     return write
 

@@ -9,7 +9,7 @@ route is common to them, and the route's buckets are all on one node.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -24,7 +24,7 @@ from gateway.policies.rate_limit.keys import ValueOf, value_of
 NO_TIER: Final = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RouteFacts:
     """What all plans of a route share. `prefix` is what the store's keys begin with."""
 
@@ -51,7 +51,7 @@ class Tally:
         self.values[labels] = self.values.get(labels, 0) + 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """`limits[i]` has its name, tally and the rest at place i of the other sequences.
 
@@ -81,12 +81,12 @@ class Plan:
             return tuple([head + value(exchange) for head, value in parts])
         value = self.value(exchange)
         if len(self.tails) == 1:
-            return (b"%b%b%b" % (self.heads[0], value, self.tails[0]),)
+            return (self.heads[0] + value + self.tails[0],)
         begin = self.heads[0] + value
         return tuple([begin + tail for tail in self.tails])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LocalPlan:
     """What is done without the store: `counted` of the limits by this process's share, `opened`
     not at all, and for the `closed` ones the request is refused.
@@ -125,12 +125,7 @@ def _plan(configs: Sequence[LimitConfig], tier: str, route: RouteFacts, workers:
     plan = _assemble(own, [shares[place] for place in counted], tier, route)
     refuses = any(configs[place].mode == "enforce" for place in places["closed"])
     local = LocalPlan(plan, counted, places["open"], places["closed"], refuses)
-    return _with(whole, local)
-
-
-def _with(plan: Plan, local: LocalPlan) -> Plan:
-    fields = {name: getattr(plan, name) for name in Plan.__slots__}
-    return Plan(**fields | {"local": local})
+    return replace(whole, local=local)
 
 
 def _limit(config: LimitConfig, tier: str) -> Limit:

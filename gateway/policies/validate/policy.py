@@ -63,6 +63,12 @@ class ValidatePolicy(Policy):
             if config.mode == "enforce" and _is_kept(context):
                 # An event that is replayed with another body must keep the contract as well.
                 context.shared(judge_key(context), lambda: check)
+        if _is_kept(context):
+            # What the client gets is the gateway's own answer, of which no contract speaks.
+            if check is None or config.response is not None:
+                message = "an asynchronous route answers by itself: only requests can be checked"
+                raise ConfigError(message, "response")
+            return check
         if not config.checks_responses and check is not None:
             return check
         report = context.metrics.route(context.route).report
@@ -75,7 +81,8 @@ def _quarantines(config: ValidateConfig, context: BuildContext) -> bool:
     if not _is_kept(context):
         message = "quarantine needs delivery, which keeps what is invalid"
         raise ConfigError(message, "on_invalid")
-    return True
+    # Reported, they pass as if they were valid.
+    return config.mode != "report"
 
 
 def _is_kept(context: BuildContext) -> bool:

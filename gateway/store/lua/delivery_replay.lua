@@ -41,7 +41,10 @@ local function again(i)
   end
   local version = ARGV[i + 10]
   if version ~= '' then
-    if redis.call('HSETNX', event, 'body:' .. version, ARGV[i + 11]) == 0 then return 'changed' end
+    local name = 'body:' .. version
+    -- Two targets may be sent the same correction, which is one version then.
+    local new = redis.call('HSETNX', event, name, ARGV[i + 11]) == 1
+    if not new and redis.call('HGET', event, name) ~= ARGV[i + 11] then return 'changed' end
     redis.call('HSET', event, 'v:' .. to, version)
   elseif to ~= target then
     local its = redis.call('HGET', event, 'v:' .. target)

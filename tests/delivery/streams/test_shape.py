@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.delivery.entrance import Blank
@@ -21,6 +21,7 @@ def shape(**options: object) -> Shape:
     return Shape("s", "key", BLANK, b"application/json", **options)  # type: ignore[arg-type]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.binary(max_size=8), st.binary(max_size=8)), max_size=5))
 def test_any_entry_becomes_an_event(fields: Fields) -> None:
     """Either all its fields as an object, or an invalid one that still holds all of it as JSON."""

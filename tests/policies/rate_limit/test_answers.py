@@ -228,7 +228,8 @@ async def test_two_gateways_over_time(store_server: StoreServer, gateway_on: Ser
 
     async def press(client: httpx.AsyncClient, until: float) -> None:
         nonlocal passed
-        while loop.time() < until:
+        # A busy machine may need longer until more than the burst was asked for.
+        while loop.time() < until or passed <= 40:
             answer = await client.get("/limited")
             assert answer.status_code in (204, 429)
             passed += answer.status_code == 204

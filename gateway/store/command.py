@@ -1,0 +1,42 @@
+"""Commands as bytes on the wire (RESP: an array of bulk strings), written for short words."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.store.base import Part
+from gateway.store.script import Script
+
+# What stands before a word of that many bytes.
+_SIZES: Final = [b"\r\n$%d\r\n" % size for size in range(512)]
+_COUNTS: Final = [b"*%d" % count for count in range(64)]
+
+
+def encode(parts: tuple[Part, ...]) -> bytes:
+    """A command of these words. Raises TypeError for what is no word."""
+    return _encode(len(parts), b"", parts)
+
+
+def encode_script(script: Script, keys: tuple[Part, ...], args: tuple[Part, ...]) -> bytes:
+    """EVALSHA of a script. Raises TypeError for what is no word."""
+    count = b"1" if len(keys) == 1 else b"%d" % len(keys)
+    return _encode(3 + len(keys) + len(args), script.begin, (count, *keys, *args))
+
+
+def _encode(count: int, begin: bytes, parts: tuple[Part, ...]) -> bytes:
+    pieces = [_COUNTS[count] if count < 64 else b"*%d" % count, begin]
+    for part in parts:
+        word = part if isinstance(part, bytes) else _word(part)
+        size = len(word)
+        pieces.append(_SIZES[size] if size < 512 else b"\r\n$%d\r\n" % size)
+        pieces.append(word)
+    pieces.append(b"\r\n")
+    return b"".join(pieces)
+
+
+def _word(part: object) -> bytes:
+    if isinstance(part, str):
+        return part.encode()
+    if isinstance(part, int | float) and not isinstance(part, bool):
+        return str(part).encode("ascii")
+    raise TypeError(f"{type(part).__name__} is no part of a command")
