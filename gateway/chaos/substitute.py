@@ -83,7 +83,8 @@ def substitute(
 
 
 def _route(route: RouteConfig, gateway: GatewayConfig) -> RouteConfig:
-    """The route without client certificates, which no client here has; off if that is all.
+    """The route without client certificates, which no client here has, and without streams as
+    targets; off if that is all.
 
     A route that only some may see is there for everybody: it is its failures that are asked for.
     """
@@ -92,19 +93,22 @@ def _route(route: RouteConfig, gateway: GatewayConfig) -> RouteConfig:
     changes: dict[str, Any] = {"policies": policies}
     delivery = policies.get("delivery")
     if isinstance(delivery, DeliveryConfig):
-        policies["delivery"] = _untold(delivery)
+        made = policies["delivery"] = _inside(delivery)
+        changes["enabled"] = route.enabled and bool(made.to or not delivery.to)
     auth = policies.get("auth")
     if isinstance(auth, AuthConfig):
         rest = without_certificates(auth, gateway)
-        changes["enabled"] = route.enabled and bool(rest)
+        changes["enabled"] = changes.get("enabled", route.enabled) and bool(rest)
         policies["auth"] = auth.model_copy(update={"any": rest})
     return route.model_copy(update=changes)
 
 
-def _untold(delivery: DeliveryConfig) -> DeliveryConfig:
-    """The same, but nobody outside is told how events end."""
+def _inside(delivery: DeliveryConfig) -> DeliveryConfig:
+    """The same without what is outside: streams, and whoever is told how events end."""
     letters = delivery.dead_letter.model_copy(update={"alert": False})
-    return delivery.model_copy(update={"callback": None, "dead_letter": letters})
+    targets = [each for each in delivery.to if each.stream is None]
+    changes = {"callback": None, "dead_letter": letters, "to": targets}
+    return delivery.model_copy(update=changes)
 
 
 def without_certificates(auth: AuthConfig, gateway: GatewayConfig) -> list[str]:

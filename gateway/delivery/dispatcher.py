@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from gateway.clock import Clock
 from gateway.config.model import GatewayConfig
-from gateway.delivery import KIND, discard, tidy
+from gateway.delivery import discard, tidy
 from gateway.delivery.journal import Journal
 from gateway.delivery.lane import LaneWorker
 from gateway.delivery.plan import LanePlan, Means, RoutePlan
@@ -37,6 +37,8 @@ _LANES_EVERY_S: Final = 30.0
 _GRACE_S: Final = 10.0
 _HANDOVER_S: Final = 600.0
 _RETRY_S: Final = 1.0
+KIND: Final = "delivery"
+"""What the keys of all dispatchers among the long-lived objects begin with."""
 
 Chore = Callable[[], Awaitable[None]]
 Listing = Callable[[], Awaitable[list[Any]]]

@@ -8,7 +8,6 @@ at least once, and each attempt carries the same idempotency key.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import Final
 

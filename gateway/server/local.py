@@ -31,7 +31,6 @@ from gateway.admin.control import (
 )
 from gateway.app import Gateway
 from gateway.config.loader import Configuration
-from gateway.delivery import KIND as DELIVERY
 from gateway.errors import ErrorCode
 from gateway.flags.board import KIND as FLAGS
 from gateway.flags.board import FlagBoard
@@ -235,10 +234,11 @@ class LocalPlane:
 
     async def delivery(self, call: DeliveryCall) -> DeliveryAnswer:
         # Here, because it takes memory that only asynchronous routes should cost.
+        from gateway.delivery.dispatcher import KIND
         from gateway.server.desk import answer
 
         keys = self.runtime.snapshot.keys
-        found = [each for key, each in self.runtime.known(DELIVERY) if key in keys]
+        found = [each for key, each in self.runtime.known(KIND) if key in keys]
         return await answer(found[0] if found else None, call)
 
     async def explain(self, method: str, url: str) -> Explanation:

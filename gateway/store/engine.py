@@ -38,6 +38,7 @@ logger = logging.getLogger("gateway.store")
 # sockaddr_un holds 108 bytes on Linux and 104 elsewhere, the final NUL included.
 _MAX_SOCKET_PATH: Final = 100
 _START_S: Final = 10.0
+_STARTS: Final = 3
 _STOP_S: Final = 5.0
 _LOCK_S: Final = 5.0
 _STEADY_S: Final = 10.0
@@ -109,7 +110,7 @@ class Engine:
             await self._take_lock()
             self._tidy()
             self._make_socket_path()
-            await self._launch()
+            await self._first_launch()
         except OSError as error:
             await self.aclose()
             reason = error.strerror or str(error)
@@ -227,6 +228,19 @@ class Engine:
             *(word for key, value in options.items() for word in ("--" + key, value)),
         ]
 
+    async def _first_launch(self) -> None:
+        for left in reversed(range(_STARTS)):
+            try:
+                await self._launch()
+            except ConfigError as error:
+                # Nothing is wrong with one that somebody kills, as happens when memory is short.
+                process = self._process
+                if not left or process is None or process.returncode != -signal.SIGKILL:
+                    raise
+                logger.warning("%s; starting it again", error)
+            else:
+                return
+
     async def _launch(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket)  # noqa: PTH108
@@ -250,6 +264,8 @@ class Engine:
             if process.returncode is not None:
                 await asyncio.wait({self._reading}, timeout=1.0)
                 words = "; ".join(self._words) or f"it ended with code {process.returncode}"
+                if process.returncode == -signal.SIGKILL:
+                    words = "it was killed"
                 raise ConfigError(f"the embedded store does not start: {words}", "store.data")
             if monotonic() > until:
                 if answer.startswith(b"-LOADING"):

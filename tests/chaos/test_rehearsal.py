@@ -313,7 +313,11 @@ async def test_asynchronous_routes_tell_nobody_outside(tmp_path: Path) -> None:
   - name: events
     match: {{path: /e, methods: [POST]}}
     upstream: a
-    delivery: {{attempts: 1, dead_letter: {{alert: true}}, callback: {{url: "{hook.url}"}}}}"""
+    delivery:
+      to: [a, {{name: log, stream: {{url: "redis://127.0.0.1:{hook.port}", stream: log}}}}]
+      attempts: 1
+      dead_letter: {{alert: true}}
+      callback: {{url: "{hook.url}"}}"""
         alerts = f'telemetry: {{alerts: {{webhook: "{hook.url}"}}}}\n'
         text = scenario("upstream: {a: {status: 500}}", '"*": {max_error_ratio: 1}')
         loaded = load(tmp_path, config(routes=routes, extra=alerts))

@@ -93,6 +93,26 @@ async def test_start_that_fails_says_why(tmp_path: Path) -> None:
         await Engine(tmp_path / "file" / "x", VALKEY).start()
 
 
+async def test_killed_while_it_starts(tmp_path: Path) -> None:
+    """Somebody else's KILL, as when memory is short, is no reason to give up; three are."""
+    program = tmp_path / "program"
+    program.write_text(f"""#!/bin/sh
+echo once more >> {tmp_path}/starts
+[ "$(wc -l < {tmp_path}/starts)" -gt 2 ] && [ ! -e {tmp_path}/never ] && exec {VALKEY} "$@"
+kill -9 $$
+""")
+    program.chmod(0o755)
+    engine = Engine(tmp_path / "d", str(program))
+    await engine.start()
+    assert is_alive(engine.pid)
+    await engine.aclose()
+
+    (tmp_path / "never").touch()
+    with pytest.raises(ConfigError, match="does not start: it was killed"):
+        await engine.start()
+    assert len((tmp_path / "starts").read_text().splitlines()) == 3 + 3
+
+
 async def test_two_on_one_directory(tmp_path: Path) -> None:
     """A directory belongs to one gateway; within a process, uses of it share the engine."""
     engines = LocalEngines()
