@@ -8,6 +8,7 @@ at least once, and each attempt carries the same idempotency key.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Final
 
