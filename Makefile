@@ -12,6 +12,10 @@ BENCH_ARGS  ?=
 # Wheels only: building a source archive would download build tools that no hash covers.
 PIP_INSTALL ?= install --quiet --no-input --disable-pip-version-check --only-binary :all:
 
+# Bytecode is kept, whatever the environment says: tests and measurements start hundreds of
+# processes, and each would compile the whole package for itself.
+unexport PYTHONDONTWRITEBYTECODE
+
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 # The hot modules, compiled; COMPILE=off leaves what is there and compiles nothing.
