@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from socket import socket
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway import pauses
 from gateway.admin import describe
@@ -35,12 +35,9 @@ from gateway.errors import ErrorCode
 from gateway.flags.board import KIND as FLAGS
 from gateway.flags.board import FlagBoard
 from gateway.observability.snapshot import Snapshot as MetricsSnapshot
-from gateway.policies.cache.entry import Selector
-from gateway.policies.cache.state import KEY as CACHE
-from gateway.policies.cache.state import CacheState
-from gateway.policies.circuit_breaker.board import KEY as BOARD
-from gateway.policies.circuit_breaker.machine import State
-from gateway.policies.mirror.samples import KEY as MIRROR
+from gateway.policies.cache import KEY as CACHE
+from gateway.policies.circuit_breaker import KEY as BOARD
+from gateway.policies.mirror import KEY as MIRROR
 from gateway.runtime import Loaded, Runtime, Snapshot
 from gateway.server.factory import HttpFactory
 from gateway.server.orders import carry_out
@@ -48,6 +45,9 @@ from gateway.server.serving import Listener, url_of
 from gateway.server.settings import ServerSettings
 from gateway.server.tls import TlsFront, server_context
 from gateway.store.base import Store, StoreStatus
+
+if TYPE_CHECKING:
+    from gateway.policies.cache.state import CacheState
 
 logger = logging.getLogger("gateway.server")
 
@@ -194,8 +194,13 @@ class LocalPlane:
         return describe.upstream_infos(self.runtime)
 
     async def order_breaker(self, order: BreakerOrder) -> bool:
-        state = None if order.state == "auto" else State(order.state)
         boards = [board for _, board in self.runtime.known(BOARD[0])]
+        if not boards:
+            return False
+        # Here, as in `purge`: a gateway without them need not have their modules in memory.
+        from gateway.policies.circuit_breaker.machine import State
+
+        state = None if order.state == "auto" else State(order.state)
         return any(board.order(order.upstream, order.route, state) for board in boards)
 
     async def mirrors(self) -> Sequence[dict[str, Any]]:
@@ -248,6 +253,8 @@ class LocalPlane:
         state: CacheState | None = self.runtime.long_lived(CACHE)
         if state is None:
             return PurgeInfo(removed=0)
+        from gateway.policies.cache.entry import Selector
+
         selector = Selector(what.route, what.prefix, what.tag, what.all)
         removed = state.memory.purge(selector)
         return PurgeInfo(removed, await state.tell(selector) if tell else "none")

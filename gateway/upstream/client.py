@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random as random_module
+from importlib import import_module
 from typing import Any, Final
 
 from gateway.clock import Clock
@@ -36,7 +37,6 @@ from gateway.upstream.status import target_status
 from gateway.upstream.target import Target
 from gateway.upstream.tls import ClientTls
 from gateway.upstream.upload import Upload
-from gateway.upstream.websocket import open_websocket
 
 BODY_IDLE_S: Final = 30.0
 _SWEEP_S: Final = 5.0
@@ -291,8 +291,10 @@ class Upstream:
             address = ((await self._connector.addresses(chosen))[0], where.port)
         authority = fields[0][1] if fields[0][0] == b"host" else chosen.authority
         tls = self._connector.tls
+        # Few gateways ever see a WebSocket; the library takes a megabyte and a moment to load.
+        module = await asyncio.to_thread(import_module, "gateway.upstream.websocket")
         chosen.active += 1
-        return await open_websocket(
+        return await module.open_websocket(  # type: ignore[no-any-return]
             exchange,
             authority=authority.decode("latin-1"),
             target=target.decode("latin-1"),

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gateway.admin.control import Purge
-from gateway.policies.cache.state import KEY
+from gateway.policies.cache import KEY
 from tests.e2e.conftest import Serve
 from tests.store.servers import VALKEY, serving
 from tests.support.gateway import RunningGateway, eventually, routes, run_gateway, within

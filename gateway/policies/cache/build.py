@@ -6,10 +6,11 @@ import hashlib
 import json
 
 from gateway.policies.base import BuildContext
+from gateway.policies.cache import KEY
 from gateway.policies.cache.config import CacheConfig
 from gateway.policies.cache.fetch import Fetcher, Limits
 from gateway.policies.cache.rules import Terms
-from gateway.policies.cache.state import KEY, CacheState
+from gateway.policies.cache.state import CacheState
 from gateway.policies.cache.tier import SharedTier
 
 

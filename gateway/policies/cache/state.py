@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Final, Protocol
+from typing import Protocol
 
 from gateway.clock import Clock
 from gateway.errors import StoreError
@@ -14,9 +14,6 @@ from gateway.policies.cache.flight import Flights
 from gateway.policies.cache.memory import MemoryTier
 
 logger = logging.getLogger("gateway.cache")
-
-KEY: Final = ("cache",)
-"""The key of the one `CacheState` of a process among the shared objects."""
 
 
 class Tier(Protocol):

@@ -17,7 +17,6 @@ from gateway.policies.circuit_breaker.machine import Breaker, Settings, State
 
 logger = logging.getLogger("gateway.breaker")
 
-KEY: Final = ("circuit_breakers",)
 _LEVELS: Final = {state: level for level, state in enumerate(State)}
 
 

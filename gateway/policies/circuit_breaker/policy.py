@@ -15,7 +15,8 @@ from gateway.config.failures import statuses, words
 from gateway.errors import CIRCUIT_OPEN, Refused, Rejection
 from gateway.message import Exchange, Handler, Response
 from gateway.policies.base import Around, BuildContext, Stage
-from gateway.policies.circuit_breaker.board import KEY, Board, SharedBreaker
+from gateway.policies.circuit_breaker import KEY
+from gateway.policies.circuit_breaker.board import Board, SharedBreaker
 from gateway.policies.circuit_breaker.config import CircuitBreakerConfig
 from gateway.policies.circuit_breaker.machine import REFUSED, Settings, State
 from gateway.upstream.outcome import word_of

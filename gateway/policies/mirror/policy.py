@@ -16,11 +16,12 @@ from gateway.errors import ConfigError
 from gateway.message import Exchange, Handler, Headers, RawHeaders, Request, Response
 from gateway.observability.families import MIRROR, MIRROR_COMPARISONS
 from gateway.policies.base import Around, BuildContext, Stage
+from gateway.policies.mirror import KEY
 from gateway.policies.mirror.compare import Seen, compare
 from gateway.policies.mirror.config import MirrorConfig
 from gateway.policies.mirror.copies import Copies, call
 from gateway.policies.mirror.decide import Patience
-from gateway.policies.mirror.samples import KEY, Masking, MirrorSamples
+from gateway.policies.mirror.samples import Masking, MirrorSamples
 from gateway.policies.mirror.tee import Tee
 
 MARK: Final = b"x-lockgate-mirror"

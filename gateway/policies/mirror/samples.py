@@ -15,7 +15,6 @@ from gateway.policies.mirror.compare import Difference
 if TYPE_CHECKING:
     from gateway.config.model import RedactConfig
 
-KEY: Final = "mirror"
 _KEPT: Final = 20
 _LONGEST: Final = 200
 _STEP: Final = re.compile(r"\.\.|\.?([^.\[\]]+)|\[([^\]]*)\]")
