@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from urllib.parse import urlencode
-
 import click
 import msgspec
 
-from gateway.cli.asking import admin_options, ask
-from gateway.cli.main import config_option
+from gateway.cli.admin_calls import Caller, calls_admin
 from gateway.cli.moments import moment
 
 
@@ -19,8 +15,7 @@ def command() -> None:
 
 
 @command.command("export")
-@config_option
-@admin_options
+@calls_admin
 @click.option("--since", default="", help="From then on: 2h, 30d, or 2026-12-31T12:00:00Z.")
 @click.option("--until", default="", help="Before then, written alike.")
 @click.option("--route", default="", help="Of this route alone.")
@@ -28,9 +23,7 @@ def command() -> None:
 @click.option("--event", default="", help="Of this event alone.")
 @click.option("--consumer", default="", help="Of this caller alone.")
 def export(  # noqa: PLR0917 - click passes its options
-    config: Path | None,
-    admin: str,
-    timeout: float,
+    caller: Caller,
     since: str,
     until: str,
     route: str,
@@ -40,14 +33,12 @@ def export(  # noqa: PLR0917 - click passes its options
 ) -> None:
     """Print the entries as JSON lines, oldest first."""
     given = {"route": route, "kind": kind, "event": event, "consumer": consumer}
-    query = {name: value for name, value in given.items() if value}
     for name, text in (("since", since), ("until", until)):
         if text:
-            query[name] = str(moment(text))
+            given[name] = str(moment(text))
     cursor = ""
     while True:
-        path = f"/api/v1/delivery/audit?{urlencode(query | {'cursor': cursor, 'count': '5000'})}"
-        found = msgspec.json.decode(ask("GET", path, config=config, admin=admin, timeout=timeout))
+        found = caller.get("/audit", given | {"cursor": cursor, "count": "5000"})
         for entry in found["entries"]:
             click.echo(msgspec.json.encode(entry).decode())
         cursor = found["cursor"]

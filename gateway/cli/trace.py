@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from urllib.parse import quote
 
 import click
 import msgspec
 
-from gateway.cli.asking import admin_options, ask
-from gateway.cli.main import config_option
+from gateway.cli.admin_calls import Caller, calls_admin
 from gateway.delivery.history import Trace
 from gateway.delivery.timeline import make_timeline, render
 
 
 @click.command("trace")
 @click.argument("correlation_id")
-@config_option
-@admin_options
+@calls_admin
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def command(
-    correlation_id: str, config: Path | None, admin: str, timeout: float, output: str
-) -> None:
+def command(caller: Caller, correlation_id: str, output: str) -> None:
     """Show what became of CORRELATION_ID: from the edge through queues, attempts, dead letters,
     replays and steps of flows, with the waits in between.
 
     `--output json` prints one entry of the audit a line.
     """
-    path = f"/api/v1/delivery/trace/{quote(correlation_id, safe='')}"
-    body = ask("GET", path, config=config, admin=admin, timeout=timeout)
-    found = msgspec.json.decode(body, type=Trace)
+    found = msgspec.convert(caller.get(f"/trace/{quote(correlation_id, safe='')}"), Trace)
     if output == "json":
         for entry in found.entries:
             click.echo(msgspec.json.encode(entry).decode())

@@ -11,9 +11,7 @@ from typing import ClassVar
 from pydantic import ConfigDict, RootModel
 
 from gateway.clock import Clock
-from gateway.delivery.dispatcher import dispatcher_of
 from gateway.delivery.journal import Entry
-from gateway.delivery.queue import PATIENCE_S
 from gateway.delivery.recorder import Recorder
 from gateway.errors import ConfigError
 from gateway.message import Exchange
@@ -77,14 +75,7 @@ class AuditPolicy(Guard):
 
 def open_recorder(context: BuildContext) -> Recorder:
     """The recorder of this store, the same one for all routes."""
-    dispatcher = dispatcher_of(
-        context.config,
-        context.store(PATIENCE_S),
-        context.shared,
-        context.clock,
-        context.random,
-        context.metrics,
-    )
+    dispatcher = context.dispatcher()
     recorder: Recorder = context.shared(
         ("audit", context.config.store, dispatcher.journal.retention),
         lambda: Recorder(dispatcher.queue, dispatcher.journal, context.metrics),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.config.model import GatewayConfig, RouteConfig, ServerConfig, TelemetryConfig
     from gateway.contracts.library import Library
     from gateway.control.client import ControlClient
+    from gateway.delivery.dispatcher import Dispatcher
     from gateway.flags.rules import Switch
     from gateway.observability.access_log import AccessLog
     from gateway.observability.metrics import Metrics
@@ -144,6 +145,21 @@ class BuildContext:
 
         return open_board(self.config, self.shared, self.store, self.metrics).switch(
             name, self.config
+        )
+
+    def dispatcher(self) -> Dispatcher:
+        """The queues of asynchronous routes, and the audit beside them: one for everybody."""
+        # Here, because few configurations have either.
+        from gateway.delivery.dispatcher import dispatcher_of  # noqa: PLC0415
+        from gateway.delivery.queue import PATIENCE_S  # noqa: PLC0415
+
+        return dispatcher_of(
+            self.config,
+            self.store(PATIENCE_S),
+            self.shared,
+            self.clock,
+            self.random,
+            self.metrics,
         )
 
     def http(self) -> ControlClient:

@@ -10,11 +10,11 @@ from typing import Final
 from gateway.config.store_url import StoreUrl
 from gateway.delivery.alerts import Alerts
 from gateway.delivery.callback import CallbackTarget
-from gateway.delivery.dispatcher import Dispatcher, dispatcher_of
+from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.intake import Intake, IntakeOptions, Receiver
 from gateway.delivery.mapping import BODY_ROOTS, Mapping
 from gateway.delivery.plan import LanePlan, RoutePlan
-from gateway.delivery.queue import CALLBACK, NO_RATE, PATIENCE_S, Lane, Rate
+from gateway.delivery.queue import CALLBACK, NO_RATE, Lane, Rate
 from gateway.delivery.sign import Signer
 from gateway.delivery.streams.target import AppendOptions, StreamTarget
 from gateway.delivery.target import CallOptions, HttpTarget, Target
@@ -31,18 +31,6 @@ from gateway.store.opening import open_server
 
 # A delivery is repeated by its own rule, which is durable; nobody waits for a faster answer.
 _WITHOUT: Final = ("retry", "hedge")
-
-
-def open_dispatcher(context: BuildContext) -> Dispatcher:
-    """The dispatcher of this store, the same one for all routes."""
-    return dispatcher_of(
-        context.config,
-        context.store(PATIENCE_S),
-        context.shared,
-        context.clock,
-        context.random,
-        context.metrics,
-    )
 
 
 def open_alerts(

@@ -39,7 +39,6 @@ from gateway.policies.delivery.plans import (
     build_plans,
     build_route_plan,
     open_alerts,
-    open_dispatcher,
 )
 from gateway.policies.delivery.sources import Sources
 from gateway.request_key import FIELD, BadKey, read_field
@@ -68,7 +67,7 @@ class DeliveryPolicy(Around):
 
     def __init__(self, config: DeliveryConfig, context: BuildContext) -> None:
         self._route = context.route
-        self._dispatcher = open_dispatcher(context)
+        self._dispatcher = context.dispatcher()
         alerts = open_alerts(config, context, self._dispatcher)
         self._plans: Sequence[LanePlan] = build_plans(config, context, self._dispatcher, alerts)
         self._intake: Intake = build_intake(config, context, self._dispatcher, alerts)
@@ -250,7 +249,7 @@ class DeliveryStatusPolicy(Around):
 
     def __init__(self, of: str, context: BuildContext) -> None:
         self._of = of
-        self._queue = open_dispatcher(context).queue
+        self._queue = context.dispatcher().queue
 
     @classmethod
     def build(cls, config: StatusConfig, context: BuildContext) -> DeliveryStatusPolicy:
