@@ -139,7 +139,7 @@ async def test_a_target_that_answers_500(
     keys = "outliers: {consecutive_failures: 3, eject_for: 300ms}"
     async with serve(config(replicas, keys)) as gateway, gateway.client() as client:
         # No more than it takes: the ejection is short.
-        assert await ask(client, 9) == {"a": 3, "b": 3, "c": 3}
+        assert (await ask(client, 9))["a"] == 3
         assert (state(gateway, a), shown(gateway, a)["reason"]) == ("ejected", "500")
         assert shown(gateway, a)["ejected_for"] <= 0.3
         assert (await ask(client, 3))["a"] == 0
