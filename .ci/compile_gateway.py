@@ -37,7 +37,7 @@ SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 # What a request goes through. Modules with pydantic models can't be compiled, and those that are
 # only used when something is built or has failed need not be.
 MODULES = (
-    "app", "forwarded", "http1.chunked", "http1.head", "http1.target", "message",
+    "app", "batch", "forwarded", "http1.chunked", "http1.head", "http1.target", "message",
     "observability.access_log", "observability.correlation", "observability.metrics",
     "observability.observer", "observability.trace", "policies.bulkhead.machine",
     "policies.bulkhead.policy", "policies.cache.entry", "policies.cache.hits",

@@ -238,13 +238,11 @@ def _reply_headers(exchange: Exchange, response: Response) -> RawHeaders:
     replies = exchange.reply_headers
     if not replies:
         return headers
-    present = dict(headers)
-    for name, _ in replies:
-        if name in present and name not in _ADDED:
-            replaced = {name for name, _ in replies} - _ADDED
-            headers = [pair for pair in headers if pair[0] not in replaced]
-            break
-    return headers + replies
+    both = headers + replies
+    if len(dict(both)) == len(both):
+        return both
+    replaced = {name for name, _ in replies} - _ADDED
+    return [pair for pair in headers if pair[0] not in replaced] + replies
 
 
 def _take_body(cycle: Cycle, exchange: Exchange) -> None:

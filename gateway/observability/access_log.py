@@ -2,7 +2,7 @@
 
 Owns what a line says. How lines reach the descriptor is `sink.py`; what is a secret is
 `redact.py`. Fields that have nothing to say are left out. Times are in milliseconds with three
-decimals, sizes in bytes of body.
+decimals, sizes in bytes of body. A line is written within milliseconds of its exchange's end.
 
 Sampling leaves out only what went well: an exchange with an error code or a status of 500 and
 above is always logged.
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from gateway.config.model import AccessLogConfig, RedactConfig
 
 CLOSE_TIMEOUT_S: Final = 1.0
+# Lines wait this long for others, or until there are so many: writing is a system call, and wakes
+# whoever reads or watches the file.
+_PAUSE_S: Final = 0.005
+_MOST_LINES: Final = 256
 _STANDARD: Final = {"stdout": 1, "stderr": 2}
 _LOGGED_HEADERS: Final = frozenset({"host", "user-agent"})
 
@@ -62,6 +66,7 @@ class AccessLog:
         self._date = ""
         self._stamp = ""
         self._lines: list[Line] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
         try:
             writer = open_path(self._path) if self._path else writer_for(_STANDARD[config.to])
         except OSError as error:
@@ -93,8 +98,8 @@ class AccessLog:
             request.method,
             request.path,
             status,
-            seconds * 1e6 // 1 / 1000,
-            (seconds - busy) * 1e6 // 1 / 1000,
+            int(seconds * 1e6) / 1000,
+            int((seconds - busy) * 1e6) / 1000,
             exchange.bytes_in,
             exchange.bytes_out,
             exchange.generation,
@@ -110,7 +115,7 @@ class AccessLog:
             exchange.upstream,
             exchange.target,
             exchange.upstream_status,
-            busy * 1e6 // 1 / 1000 if exchange.upstream else None,
+            int(busy * 1e6) / 1000 if exchange.upstream else None,
         )
         if error is not None:
             line.code = error.code
@@ -127,10 +132,19 @@ class AccessLog:
             line.side = exchange.side
         if self._hides:
             self._hide(line)
+        self._keep(line)
+
+    def _keep(self, line: Line) -> None:
         lines = self._lines
-        if not lines:
-            asyncio.get_running_loop().call_soon(self._flush)
         lines.append(line)
+        if len(lines) == _MOST_LINES:
+            self._flush()
+        elif len(lines) == 1:
+            loop = self._loop
+            if loop is None:
+                # Asked for once: until Python 3.12 each asking is a system call, getpid.
+                loop = self._loop = asyncio.get_running_loop()
+            loop.call_later(_PAUSE_S, self._flush)
 
     def _timestamp(self, tick: int) -> str:
         """RFC 3339 in UTC with milliseconds, from milliseconds of the Unix epoch."""
@@ -141,7 +155,7 @@ class AccessLog:
         return f"{self._date}.{tick - second * 1000:03d}Z"
 
     def _flush(self) -> None:
-        """Write the lines of this turn of the loop, encoded together."""
+        """Write the lines that wait, encoded together."""
         lines = self._lines
         if not lines:
             return

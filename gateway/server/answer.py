@@ -15,14 +15,13 @@ from gateway.http1.head import TOKEN, RequestHead
 RawHeaders = list[tuple[bytes, bytes]]
 
 _STATUS_LINES: Final = {
-    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
+    status.value: b"HTTP/1.1 %d %b" % (status.value, status.phrase.encode())
     for status in HTTPStatus
 }
 # The server writes these itself; what an application says in them is a wish or a mistake.
 _OWNED: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
 )
-_FIELD: Final = b": ".join
 _MEMO_SIZE: Final = 2048
 _MEMO_KEY: Final = 64
 # Names found to be tokens in lower case and not owned by the server.
@@ -73,25 +72,31 @@ def encode_head(status: int, headers: RawHeaders, own: bytes, body: bytes = b"")
     if line is None:
         if not 100 <= status <= 599:
             raise UnsafeAnswer(f"{status} is not an HTTP status")
-        line = b"HTTP/1.1 %d \r\n" % status
-    if not headers:
-        return b"%b%b\r\n%b" % (line, own, body)
-    fields = b"\r\n".join(map(_FIELD, headers))
-    # As many line ends as were written between the fields, and not one more inside them.
-    ends = len(headers) - 1
-    if fields.count(b"\n") != ends or fields.count(b"\r") != ends or b"\0" in fields:
-        raise UnsafeAnswer("a line end or NUL in a field")
-    return b"".join((line, fields, b"\r\n", own, b"\r\n", body))
+        line = b"HTTP/1.1 %d " % status
+    lines = _lines(headers)
+    lines.insert(0, line)
+    lines.append(own)
+    lines.append(body)
+    return b"\r\n".join(lines)
 
 
 def encode_fields(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Trailer fields, each with its CRLF. Raises UnsafeAnswer like `encode_head`."""
     fields, _ = clean_fields(headers)
-    block = b"".join([b"%b: %b\r\n" % pair for pair in fields])
-    ends = len(fields)
-    if block.count(b"\n") != ends or block.count(b"\r") != ends or b"\0" in block:
+    lines = _lines(fields)
+    lines.append(b"")
+    return b"\r\n".join(lines)
+
+
+def _lines(fields: RawHeaders) -> list[bytes]:
+    lines: list[bytes] = []
+    for name, value in fields:
+        lines.append(name + b": " + value)
+    # Looked for before there are any: to count those of the whole head takes ten times as long.
+    text = b"".join(lines)
+    if text.find(b"\n") >= 0 or text.find(b"\r") >= 0 or text.find(b"\0") >= 0:
         raise UnsafeAnswer("a line end or NUL in a field")
-    return block
+    return lines
 
 
 def content_length(headers: RawHeaders, index: dict[bytes, bytes]) -> int:

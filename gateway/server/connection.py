@@ -36,14 +36,16 @@ _LINGER_SECONDS: Final = 2.0
 # Timers of the event loop are rounded to a millisecond, and may come that much early.
 _TIMER_SLACK: Final = 0.002
 _RESET: Final = struct.pack("ii", 1, 0)
+# An answer up to this size waits for the others of its turn, and can't fill the transport's buffer.
+_SOON: Final = 32 * 1024
 
 
 class Connection:
     """Base of HttpProtocol: everything that does not depend on how a message is read."""
 
-    __slots__ = ("_amount", "_cycle", "_expires", "_paused_at", "_phase", "_timer", "_timer_at",
-                 "certificate", "client", "peer", "port", "secure", "server", "shared", "tls",
-                 "transport", "write_paused")  # fmt: skip
+    __slots__ = ("_amount", "_answer", "_cycle", "_expires", "_paused_at", "_phase", "_timer",
+                 "_timer_at", "certificate", "client", "peer", "port", "secure", "server",
+                 "shared", "tls", "transport", "write_paused")  # fmt: skip
 
     transport: asyncio.Transport
 
@@ -60,6 +62,8 @@ class Connection:
         self.write_paused = False
         self._phase = HEAD
         self._cycle: Cycle | None = None
+        # An answer that is yet to be written.
+        self._answer = b""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._expires = NEVER
@@ -87,6 +91,7 @@ class Connection:
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, whoever ended it."""
         self._retire()
+        self._answer = b""
         self._leave(CLIENT_DISCONNECTED)
 
     def _retire(self) -> None:
@@ -98,6 +103,7 @@ class Connection:
 
     def eof_received(self) -> bool:
         """The client sends no more. That is how one that has left looks, so it is taken as such."""
+        self.flush()
         self._leave(CLIENT_DISCONNECTED)
         return False
 
@@ -145,6 +151,25 @@ class Connection:
 
     # Flow of bytes.
 
+    def send_soon(self, answer: bytes) -> None:
+        """Write a whole answer, if it is small together with the others of this turn of the loop.
+
+        Whatever else is written here, or ends the connection, must be preceded by `flush`.
+        """
+        if len(answer) > _SOON:
+            self.transport.write(answer)
+        else:
+            self._answer = answer
+            self.shared.batch.add(self)
+
+    def flush(self, polled: bool = False) -> None:
+        """Write the answer that waits, if one does."""
+        answer = self._answer
+        if answer:
+            self._answer = b""
+            if not self.transport.is_closing():
+                self.transport.write(answer)
+
     def _pause_reading(self) -> None:
         if not self._paused_at:
             self._paused_at = self.shared.loop.time()
@@ -179,6 +204,7 @@ class Connection:
 
     def _close(self) -> None:
         """Close once everything written has been sent; a client that does not read it is cut."""
+        self.flush()
         self._phase = CLOSED
         self.transport.close()
         if self.transport.get_write_buffer_size():
@@ -190,6 +216,7 @@ class Connection:
         Closing at once with unread input makes the kernel send a reset, which can destroy the
         answer before the client has read it (RFC 9112 section 9.6).
         """
+        self.flush()
         self._phase = LINGER
         self._amount = 0
         self._resume_reading()

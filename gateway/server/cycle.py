@@ -193,7 +193,7 @@ class Cycle:
             self._unsafe(error)
             return
         self.complete = True
-        protocol.transport.write(data)
+        protocol.send_soon(data)
         protocol.answered(self)
 
     def _usual(self, status: int, headers: RawHeaders, body: bytes) -> bytes | None:

@@ -14,6 +14,7 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from gateway.batch import WriteBatch
 from gateway.clock import Clock, SystemClock
 from gateway.server.cycle import Cycle
 from gateway.server.protocol import HttpProtocol
@@ -32,6 +33,7 @@ class HttpFactory:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
         self.logger = logging.getLogger("gateway.server")
+        self.batch = WriteBatch()
         self.in_flight = 0
         self.draining = False
         self.state: ServerState = ServerState()

@@ -122,6 +122,9 @@ class HttpProtocol(Connection):
 
     def _begin(self, head: RequestHead, data: bytes, end: int) -> None:
         shared = self.shared
+        if self._answer:
+            # That of the request before: nothing of this one may be written in front of it.
+            self.flush()
         if head.upgrade is not None and upgrade.is_websocket(head, shared.config):
             self._retire()
             self.attendant.close()
@@ -307,6 +310,7 @@ class HttpProtocol(Connection):
     def refuse(self, kind: ErrorCode, detail: str, bodiless: bool = False) -> None:
         """Answer with a problem and close, or cut an answer that has begun already."""
         cycle = self._cycle
+        self.flush()
         self._leave(kind)
         self.report(kind, detail)
         self._buffer = b""

@@ -143,7 +143,7 @@ class Upstream:
         exchange.upstream = self.name
         chosen = self._chooser.choose(exchange)
         exchange.target = chosen.label
-        connection = self._pools[chosen].take(began)
+        connection = self._pools[chosen].take(began, request.stream is not None)
         if connection is None:
             connection = await self._connect_in_time(exchange, chosen, began)
         may_repeat = True
@@ -182,15 +182,15 @@ class Upstream:
             length = declared_length(request)
             framing = streaming_fields(length)
         else:
-            body = body or b""
+            body, stream = body or b"", None
             framing = framing_fields(method, body)
         try:
             head = encode_head(method, target, fields, chosen.authority, framing)
         except GatewayError:
             connection.close()
             raise
-        waiter = connection.begin(exchange, method, head, body or b"", began)
-        if body is None and stream is not None and not waiter.done():
+        waiter = connection.begin(exchange, method, head, body, began)
+        if stream is not None and not waiter.done():
             connection.attach(Upload(connection, stream, length))
         return waiter
 

@@ -66,13 +66,12 @@ class UpstreamConnection(Link):
                  "used")  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
-        super().__init__(pool.body_idle)
+        super().__init__(pool.body_idle, pool.batch)
         self._pool = pool
         self.target = pool.target
         self.now = pool.clock.monotonic
         self.expires = 0.0
-        self.used = False
-        self.retired = False
+        self.used = self.retired = False
         self.keep_alive = pool.keep_alive
         self._state = _IDLE
         self._method = ""
@@ -95,19 +94,16 @@ class UpstreamConnection(Link):
         """Whether it is open and carries no exchange."""
         return self._state == _IDLE
 
-    def is_clean(self) -> bool:
-        """Whether it is idle, and nothing waits on it that nobody asked for."""
-        return self._state == _IDLE and (self._poll is None or not self._poll.poll(0))
-
     # What the client uses
 
     def begin(
-        self, exchange: Exchange, method: str, head: bytes, body: bytes, since: float
+        self, exchange: Exchange, method: str, head: bytes, body: bytes | None, since: float
     ) -> asyncio.Future[Response]:
         """Send a request on an idle connection; the future is the answer to it.
 
-        `since` is when the exchange began to wait for this upstream, and its attempt timeout counts
-        from there. The future fails with UpstreamError; whoever stops awaiting it calls `abandon`.
+        `body` is None if it follows from an upload. `since` is when the exchange began to wait for
+        this upstream, and its attempt timeout counts from there. The future fails with
+        UpstreamError; whoever stops awaiting it calls `abandon`.
         """
         self._state = _HEAD
         self.target.active += 1
@@ -120,15 +116,15 @@ class UpstreamConnection(Link):
         self._waiter = waiter = self._loop.create_future()
         transport = self._transport
         assert transport is not None
-        if transport.is_closing():
+        if transport.is_closing() or (body and len(body) > _COPY and self.has_input()):
             # It broke after it was handed over; connection_lost is on its way.
-            error = self.target.error(UPSTREAM_RESET, "before anything was sent", StaleConnection)
-            error.sent = False
-            self._lose(error)
-        elif len(body) <= _COPY:
-            transport.write(head + body if body else head)
-        else:
+            self._lose_unanswered(UPSTREAM_RESET, sent=False)
+        elif body is None:
+            transport.write(head)
+        elif len(body) > _COPY:
             transport.writelines((head, body))
+        else:
+            self._write_soon(head + body if body else head)
         return waiter
 
     def _late(self) -> None:
@@ -174,7 +170,11 @@ class UpstreamConnection(Link):
     def data_received(self, data: bytes) -> None:
         state = self._state
         if state == _HEAD:
-            self._read_head(data)
+            if self._unwritten:
+                # It can't be the answer to what was not sent.
+                self._lose_unanswered(INVALID_RESPONSE, sent=False)
+            else:
+                self._read_head(data)
         elif state == _BODY:
             self._read_body(data)
         else:
@@ -277,8 +277,8 @@ class UpstreamConnection(Link):
         self._watched = not kind.lower().startswith(b"text/event-stream")
         if self._watched:
             self._start_watch()
-        if first:
-            self._put(stream, first)
+        if first and stream.put(first):
+            self._pause_reading()
 
     def _read_body(self, data: bytes) -> None:
         stream, body, response = self._stream, self._body, self._response
@@ -290,17 +290,13 @@ class UpstreamConnection(Link):
         except MalformedMessage as error:
             self.fail(INVALID_RESPONSE, error.reason)
             return
-        if piece:
-            self._put(stream, piece)
+        if piece and stream.put(piece):
+            self._pause_reading()
         if body.done:
             if body.trailers:
                 response.trailers = response_trailers(body.trailers)
             self._complete(body.clean and not self.retired, self.now())
             stream.end()
-
-    def _put(self, stream: ResponseBody, piece: bytes) -> None:
-        if stream.put(piece):
-            self._pause_reading()
 
     # Ends
 
@@ -344,14 +340,18 @@ class UpstreamConnection(Link):
             if self._partial is not None or self._informational:
                 self.fail(RESPONSE_INCOMPLETE, "the connection was closed within the header")
             else:
-                make = StaleConnection if self.used else UpstreamError
-                self._lose(self.target.error(UPSTREAM_RESET, "before an answer began", make))
+                self._lose_unanswered(UPSTREAM_RESET, sent=not self._unwritten)
         elif state == _IDLE:
             self.close()
 
     def fail(self, kind: ErrorCode, detail: str) -> None:
         """Cut the connection because of this; the exchange on it fails with UpstreamError."""
         self._lose(self.target.error(kind, detail))
+
+    def _lose_unanswered(self, kind: ErrorCode, *, sent: bool) -> None:
+        detail = "before an answer began" if sent else "before anything was sent"
+        make = StaleConnection if self.used or not sent else UpstreamError
+        self._lose(self.target.error(kind, detail, make, sent=sent))
 
     def _lose(self, error: GatewayError) -> None:
         """Cut the connection and tell whoever waits on it why."""

@@ -10,6 +10,7 @@ import select
 from collections.abc import Callable
 from typing import Final, cast
 
+from gateway.batch import WriteBatch
 from gateway.upstream.stall import StallWatch, TimeLimit
 
 _WRITE_HIGH: Final = 256 * 1024
@@ -18,16 +19,21 @@ _WRITE_HIGH: Final = 256 * 1024
 class Link:
     """A transport and what is known about it. `peer` is the address, "" for a unix socket.
 
-    `body_idle` is how long it may stand still while it is watched, in seconds.
+    `body_idle` is how long it may stand still while it is watched, in seconds. `batch` is where
+    small messages wait for the end of the loop's turn.
     """
 
-    __slots__ = ("_body_idle", "_cut", "_limit", "_loop", "_poll", "_reading_paused", "_transport",
-                 "_unsent", "_watch", "_write_waiter", "_writing_paused", "peer")  # fmt: skip
+    __slots__ = ("_batch", "_body_idle", "_cut", "_limit", "_loop", "_poll", "_reading_paused",
+                 "_transport", "_unsent", "_unwritten", "_watch", "_write_waiter",
+                 "_writing_paused", "peer")  # fmt: skip
 
     _loop: asyncio.AbstractEventLoop
 
-    def __init__(self, body_idle: float) -> None:
+    def __init__(self, body_idle: float, batch: WriteBatch) -> None:
         self._body_idle = body_idle
+        self._batch = batch
+        # What the batch will write.
+        self._unwritten = b""
         self._transport: asyncio.Transport | None = None
         self._poll: select.poll | None = None
         self._cut = False
@@ -64,6 +70,7 @@ class Link:
     def _disconnect(self, abort: bool) -> None:
         """Close the transport; with `abort`, drop what was not sent yet."""
         self._cut = True
+        self._unwritten = b""
         if self._watch is not None:
             self._watch.stop()
         if self._limit is not None:
@@ -76,6 +83,20 @@ class Link:
                 self._transport.close()
 
     # Writing
+
+    def _write_soon(self, message: bytes) -> None:
+        """Write it at the end of this turn, unless something is read here before that."""
+        self._unwritten = message
+        self._batch.add(self)
+
+    def flush(self, polled: bool) -> None:
+        """Write what waits. If there is input, which nobody asked for, it is left to be read."""
+        message, transport = self._unwritten, self._transport
+        if not message or transport is None or transport.is_closing():
+            return
+        if polled or not self.has_input():
+            self._unwritten = b""
+            transport.write(message)
 
     async def send(self, *pieces: bytes) -> None:
         """Write, and wait while the other side is slow to read. Once cut, it does nothing."""

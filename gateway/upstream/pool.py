@@ -12,6 +12,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Final
 
+from gateway.batch import WriteBatch
 from gateway.clock import Clock
 from gateway.errors import CONNECTION_LIMIT, UPSTREAM_RESET, UpstreamError
 from gateway.upstream.connection import UpstreamConnection
@@ -46,6 +47,7 @@ class Pool:
         self.keep_alive = keep_alive
         self.body_idle = body_idle
         self.limit = limit
+        self.batch = WriteBatch()
         self.open = 0
         self.idle: list[UpstreamConnection] = []
         self.connections: set[UpstreamConnection] = set()
@@ -58,12 +60,17 @@ class Pool:
         """Exchanges that wait for a connection."""
         return len(self._waiters)
 
-    def take(self, now: float) -> UpstreamConnection | None:
-        """The idle connection used last, if there is one that is still good."""
+    def take(self, now: float, clean: bool) -> UpstreamConnection | None:
+        """The idle connection used last, if there is one that is still good.
+
+        `clean` asks for one on which no input waits. Only what can't be sent twice needs that: for
+        anything else input shows before it is written (`Link.flush`), at no further system call.
+        """
         idle = self.idle
         while idle:
             connection = idle.pop()
-            if now < connection.expires and connection.is_clean():
+            good = now < connection.expires and connection.is_idle
+            if good and not (clean and connection.has_input()):
                 self.target.reuses += 1
                 return connection
             connection.close()
@@ -75,7 +82,7 @@ class Pool:
         Raises UpstreamError: CONNECTION_LIMIT if no slot came free in time, or what
         `Connector.connect` raises.
         """
-        connection = self.take(self.clock.monotonic())
+        connection = self.take(self.clock.monotonic(), True)
         if connection is None:
             connection = await self._claim()
         return connection or await self._connect()
@@ -138,7 +145,7 @@ class Pool:
             async with asyncio.timeout(self._connector.connect_timeout):
                 while True:
                     granted = await self._grant()
-                    if granted is None or granted.is_clean():
+                    if granted is None or (granted.is_idle and not granted.has_input()):
                         return granted
                     # It broke between being handed over and now; its slot went on with it.
                     granted.close()

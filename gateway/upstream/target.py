@@ -95,10 +95,15 @@ class Target:
             watch.failed("timeout")
 
     def error(
-        self, kind: ErrorCode, detail: str, make: type[UpstreamError] = UpstreamError
+        self,
+        kind: ErrorCode,
+        detail: str,
+        make: type[UpstreamError] = UpstreamError,
+        *,
+        sent: bool = True,
     ) -> UpstreamError:
         """A failure at this target, as an exception of the class `make`."""
-        return make(kind, f"{self.label}: {detail}", next_hop=self.label)
+        return make(kind, f"{self.label}: {detail}", next_hop=self.label, sent=sent)
 
     def publish(self, series: TargetSeries, idle: int) -> None:
         """Add what happened since the last time to `series`.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -171,19 +173,29 @@ async def test_dropped_lines_are_counted(tmp_path: Path) -> None:
     assert metrics.access_log_dropped == 2
 
 
-async def test_lines_of_one_turn_leave_together(tmp_path: Path) -> None:
-    """Nothing is written before the turn of the loop is over, then everything at once."""
-    import asyncio
-
+async def test_lines_leave_together_after_a_moment(tmp_path: Path) -> None:
+    """Lines wait a few milliseconds for each other, and are then written at once."""
     path = tmp_path / "a.log"
     log = make_log(path)
     for _ in range(3):
         log.write(make_exchange(), 0.001)
     assert path.read_bytes() == b""
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert len(path.read_bytes().splitlines()) == 3
+    until = time.monotonic() + 5
+    while not (written := path.read_bytes()) and time.monotonic() < until:
+        await asyncio.sleep(0.001)
+    assert len(written.splitlines()) == 3
     await log.aclose()
+
+
+async def test_many_lines_do_not_wait(tmp_path: Path) -> None:
+    """So many that they fill a write leave at once; those behind them wait as usual."""
+    path = tmp_path / "a.log"
+    log = make_log(path)
+    for _ in range(300):
+        log.write(make_exchange(), 0.001)
+    assert len(path.read_bytes().splitlines()) == 256
+    await log.aclose()
+    assert len(path.read_bytes().splitlines()) == 300
 
 
 nasty = "\x00\n\r\x1b\x7f\x85\u2028\ud800" + "\\" + '"'
@@ -196,7 +208,6 @@ def test_a_line_is_one_line_of_json_whatever_is_in_it(
     path: str, host: str, query: bytes, agent: bytes, detail: str, reported: list[str]
 ) -> None:
     """No value can end a line early, begin another, or reach a terminal as a control character."""
-    import asyncio
 
     async def run(target: Path) -> None:
         exchange = make_exchange(path, query, [(b"user-agent", agent)])
