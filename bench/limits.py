@@ -20,6 +20,8 @@ EDGE = "JWT + limit in the store + log: CPU against Envoy's with its local limit
 EDGE_LIMIT = 0.8
 SHARE = "the limit's share, 32 requests at once"
 SHARE_US = 10
+DIFFERENCE = "the same, as the difference of two gateways over HTTP"
+DECISIONS = 100_000
 CONSUMERS = 1_000_000
 MEMORY = f"{CONSUMERS:,} consumers with limits: the gateway's memory grows"
 MEMORY_MIB = 8
@@ -71,32 +73,47 @@ def _share(session: Session) -> list[Row]:
     shares = Sample(
         tuple(with_.cpu_us - none.cpu_us for none, with_ in zip(without, limited, strict=True))
     )
+    decided = _decisions(session)
     return [
-        at_most(SHARE, shares.median, SHARE_US, " us", shares_us=shares,
-                without_us=_cpu(without), limited_us=_cpu(limited)),
+        at_most(SHARE, decided.median, SHARE_US, " us", decided_us=decided),
+        reported(DIFFERENCE, f"{shares} us", shares_us=shares,
+                 without_us=_cpu(without), limited_us=_cpu(limited)),
         _beside(limited),
     ]  # fmt: skip
 
 
-def _memory(session: Session) -> list[Row]:
+def _decisions(session: Session) -> Sample:
+    """CPU of the policy and the store's client, in a process that does nothing else."""
+    with running_store(session.work / "store", session.cores.load) as (_, path):
+        config = _config(session, path, "1000000/s")
+        rounds = [_consumers(session, config, DECISIONS) for _ in range(session.rounds)]
+    return Sample(tuple(1e6 * (each["cpu"] - each["bare"]) / DECISIONS for each in rounds))
+
+
+def _config(session: Session, store: Path, rate: str) -> Path:
+    """The configuration of a gateway with nothing but this limit."""
     folder = session.work / "consumers"
     folder.mkdir(parents=True, exist_ok=True)
-    with running_store(session.work / "store", session.cores.load) as (_, path):
-        empty = used_bytes(path)
-        config = folder / "gateway.yaml"
-        config.write_text(
-            f"""\
+    config = folder / "gateway.yaml"
+    config.write_text(
+        f"""\
 version: 1
-store: {{url: "unix://{path}", timeout: 10s}}
+store: {{url: "unix://{store}", timeout: 10s}}
 telemetry: {{access_log: null}}
 routes:
   - name: bench
     match: {{path: /item}}
     respond: {{status: 204}}
-    rate_limit: {{rate: 24/1d, per: consumer}}
+    rate_limit: {{rate: {rate}, per: consumer}}
 """
-        )
-        figures = _consumers(session, config)
+    )
+    return config
+
+
+def _memory(session: Session) -> list[Row]:
+    with running_store(session.work / "store", session.cores.load) as (_, path):
+        empty = used_bytes(path)
+        figures = _consumers(session, _config(session, path, "24/1d"), CONSUMERS)
         stored = used_bytes(path) - empty
     if figures["errors"] or figures["passed"] != CONSUMERS:
         raise RuntimeError(f"not every consumer was let through by the store: {figures}")
@@ -104,13 +121,12 @@ routes:
     each = stored / CONSUMERS
     return [
         at_most(MEMORY, grown, MEMORY_MIB, " MiB", **figures),
-        reported("the same: CPU of a decision", f"{1e6 * figures['cpu'] / CONSUMERS:.1f} us"),
         reported("the same: memory of the store", f"{each:.0f} bytes a consumer"),
     ]
 
 
-def _consumers(session: Session, config: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "bench.consumers", str(config), str(CONSUMERS)]
+def _consumers(session: Session, config: Path, count: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "bench.consumers", str(config), str(count)]
     pinned = ["taskset", "-c", ",".join(map(str, sorted(session.cores.proxy)))]
     finished = subprocess.run([*pinned, *command], check=False, capture_output=True, timeout=300)
     if finished.returncode:

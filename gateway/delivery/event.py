@@ -119,10 +119,18 @@ def decode_record(data: bytes) -> Record:
     return _record(data) if data else Record()
 
 
+# Random digits for ids, a few hundred ids' worth at a time: asking for them is a system call.
+_ID_BYTES: Final = 10
+_digits: list[str] = []
+os.register_at_fork(after_in_child=_digits.clear)
+
+
 def new_id(wall: float) -> str:
     """A UUID version 7 (RFC 9562 section 5.7): ordered by time, and not to be guessed."""
     milliseconds = int(wall * 1000) & 0xFFFFFFFFFFFF
-    digits = os.urandom(10).hex()
+    if not _digits:
+        _digits.extend(os.urandom(256 * _ID_BYTES).hex("-", _ID_BYTES).split("-"))
+    digits = _digits.pop()
     variant = "89ab"[int(digits[3], 16) & 3]
     stamp = f"{milliseconds:012x}"
     return f"{stamp[:8]}-{stamp[8:]}-7{digits[:3]}-{variant}{digits[4:7]}-{digits[7:19]}"

@@ -70,8 +70,7 @@ class IntakeOptions:
     on_dead: Callable[[str, Event, Record], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """An event that is kept now, or was before (`duplicate`). `targets` says for each target what
     became of it: queued, skipped (its condition does not hold) or dead.
     """

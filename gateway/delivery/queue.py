@@ -23,8 +23,9 @@ x dead, n not wanted by its condition. The clock is the store's.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from gateway.delivery.event import Head, Record, encode
 from gateway.delivery.journal import OFF
@@ -43,8 +44,7 @@ _RENEW: Final = Script.load("delivery_renew")
 _NOTE: Final = Script.load("delivery_note")
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
+class Lane(msgspec.Struct, frozen=True):
     """The queue of one target of one route."""
 
     route: str
@@ -56,8 +56,7 @@ class Lane:
         return f"{self.route}/{self.target}"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """An event on its way to one target when it is accepted. `order` is a digest or empty.
 
     `state` is q, w (`delay` in seconds), x (`member` is the dead letter's) or n.
@@ -71,8 +70,7 @@ class Entry:
     member: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Acceptance:
+class Acceptance(msgspec.Struct, frozen=True):
     """All that is kept of a new event, at once. `repeats` and `also` are each as in Exchange.
 
     `keep` is how long the event stays once it is delivered, in seconds.
@@ -89,16 +87,14 @@ class Acceptance:
     audit: bytes = OFF
 
 
-@dataclass(frozen=True, slots=True)
-class First:
+class First(msgspec.Struct, frozen=True):
     """The event that was kept before one that repeats it; `same` if that is really the same."""
 
     id: str
     same: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True):
     """An event that was handed out. `fence` proves that it was; `accepted_at` is when it came to
     this target, in Unix seconds.
     """
@@ -112,8 +108,7 @@ class Taken:
     accepted_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """What was taken, and when to come again: seconds until something is due (None: nothing), until
     the rate allows more (0: now). `newest` is where to wait for more: the last id of those that are
     new, and of those that are due again.
@@ -125,8 +120,7 @@ class Batch:
     newest: tuple[bytes, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(msgspec.Struct, frozen=True):
     """At most one event every `every` seconds, `burst` at once; 0 for no rate."""
 
     every: float = 0.0

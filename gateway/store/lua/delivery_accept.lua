@@ -31,7 +31,8 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local event = base .. 'event:' .. id
 local route = ARGV[12]
 for _, name in ipairs(names) do note(name, id) end
-redis.call('HSET', event, 'head', ARGV[2], 'body', ARGV[3], 'at', now)
+-- Written at once at the end: what is a call here is a line on disk as well.
+local fields, n = {'head', ARGV[2], 'at', now}, 4
 local open, dead = 0, 0
 for i = 16, #ARGV, 5 do
   local target, state, due, order, record = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
@@ -39,14 +40,14 @@ for i = 16, #ARGV, 5 do
   if state == 'x' then
     dead = dead + 1
     redis.call('ZADD', base .. 'dead:' .. route, now, due)
-    redis.call('HSET', event, 'x:' .. target, due)
+    fields[n + 1], fields[n + 2], n = 'x:' .. target, due, n + 2
   elseif state ~= 'n' then
     open = open + 1
     redis.call('ZADD', base .. 'open:' .. lane, now, id)
     local turn = 1
     if order ~= '' then
       turn = redis.call('RPUSH', base .. 'order:' .. lane .. ':' .. order, id)
-      redis.call('HSET', event, 'o:' .. target, order)
+      fields[n + 1], fields[n + 2], n = 'o:' .. target, order, n + 2
     end
     if turn > 1 then
       state = 'o'
@@ -56,19 +57,23 @@ for i = 16, #ARGV, 5 do
       redis.call('XADD', base .. 'ready:' .. lane, '*', 'e', id)
     end
   end
-  redis.call('HSET', event, 't:' .. target, record, 's:' .. target, state)
+  fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 't:' .. target, record, 's:' .. target, state
+  n = n + 4
 end
-redis.call('HSET', event, 'open', open, 'dead', dead)
-if ARGV[6] ~= '' then redis.call('HSET', event, 'callback', ARGV[6]) end
-if open == 0 then
-  if ARGV[6] ~= '' then
-    redis.call('HSET', event, 's:' .. ARGV[6], 'q')
-    redis.call('XADD', base .. 'ready:' .. route .. '/' .. ARGV[6], '*', 'e', id)
-    redis.call('ZADD', base .. 'open:' .. route .. '/' .. ARGV[6], now, id)
-  elseif dead == 0 then
-    redis.call('HDEL', event, 'body')
-    redis.call('PEXPIRE', event, ARGV[10])
-  end
+fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4], n = 'open', open, 'dead', dead, n + 4
+local callback = ARGV[6]
+if callback ~= '' then fields[n + 1], fields[n + 2], n = 'callback', callback, n + 2 end
+if open == 0 and callback ~= '' then
+  fields[n + 1], fields[n + 2], n = 's:' .. callback, 'q', n + 2
+  redis.call('XADD', base .. 'ready:' .. route .. '/' .. callback, '*', 'e', id)
+  redis.call('ZADD', base .. 'open:' .. route .. '/' .. callback, now, id)
+end
+if open > 0 or dead > 0 or callback ~= '' then
+  redis.call('HSET', event, 'body', ARGV[3], unpack(fields))
+else
+  -- Nobody wants it: what is kept is that it came.
+  redis.call('HSET', event, unpack(fields))
+  redis.call('PEXPIRE', event, ARGV[10])
 end
 redis.call('SADD', base .. 'routes', route)
 if ARGV[7] ~= '' then
