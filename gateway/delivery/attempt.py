@@ -22,7 +22,8 @@ from gateway.delivery.outcome import (
 )
 from gateway.delivery.pace import Pace
 from gateway.delivery.plan import LanePlan, LaneSeries, Means
-from gateway.delivery.queue import CALLBACK, Taken, letter
+from gateway.delivery.queue import CALLBACK, letter
+from gateway.delivery.queued import Taken
 from gateway.delivery.target import Superseded, Work
 from gateway.errors import INTERNAL_ERROR, StoreError
 

@@ -20,7 +20,8 @@ from gateway.delivery import discard, tidy
 from gateway.delivery.journal import Journal
 from gateway.delivery.lane import LaneWorker
 from gateway.delivery.plan import LanePlan, Means, RoutePlan
-from gateway.delivery.queue import CALLBACK, Lane, Queue
+from gateway.delivery.queue import CALLBACK, Queue
+from gateway.delivery.queued import Lane
 from gateway.errors import StoreError
 from gateway.observability.delivery import DEPTH, HELD, OLDEST
 from gateway.observability.metrics import Metrics

@@ -10,7 +10,8 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gateway.delivery.intake import CannotOrder, Intake, Receipt
+from gateway.delivery.intake import CannotOrder, Intake
+from gateway.delivery.reception import Receipt
 from gateway.errors import INVALID_BODY, Refused, Rejection
 from gateway.message import Exchange, Handler, Headers, RawHeaders, Request, Response
 from gateway.observability.trace import IdSource, join

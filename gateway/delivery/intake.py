@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -22,13 +21,15 @@ from gateway.delivery.event import (
     new_id,
 )
 from gateway.delivery.outcome import Reason
-from gateway.delivery.queue import Acceptance, Entry, digest, letter
+from gateway.delivery.queue import digest, letter
+from gateway.delivery.queued import Acceptance, Entry
+from gateway.delivery.reception import IntakeOptions, Receipt, Receiver
 from gateway.errors import Rejection
-from gateway.expressions import Expression, ExpressionFailed
+from gateway.expressions import ExpressionFailed
 from gateway.http1.head import connection_tokens
 from gateway.message import NOTHING_REPEATS, Exchange, Headers, RawHeaders
 from gateway.observability.delivery import DEAD_LETTERS
-from gateway.request_key import BadKey, Facts, KeyRule
+from gateway.request_key import BadKey, Facts
 
 logger = logging.getLogger("gateway.delivery")
 
@@ -44,41 +45,6 @@ _LEFT_OUT: Final = _WRITTEN | {
     b"connection", b"content-length", b"expect", b"keep-alive", b"prefer", b"te", b"trailer",
     b"transfer-encoding", b"upgrade",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Receiver:
-    """One target, as the intake sees it: its name, and for which events it is."""
-
-    name: str
-    when: Expression | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class IntakeOptions:
-    """What is kept of the events of a route. `secret_fields` are header names that are not; times
-    are seconds. `callback` is the name of the target that is told at the end, or empty. `on_dead`
-    is told of each target that an event is given up for at once.
-    """
-
-    route: str
-    receivers: Sequence[Receiver]
-    ordered_by: KeyRule | None = None
-    secret_fields: frozenset[bytes] = frozenset()
-    callback: str = ""
-    keep: float = 3600.0
-    on_dead: Callable[[str, Event, Record], None] | None = None
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """An event that is kept now, or was before (`duplicate`). `targets` says for each target what
-    became of it: queued, skipped (its condition does not hold) or dead.
-    """
-
-    id: str
-    duplicate: bool = False
-    targets: tuple[tuple[str, str], ...] = ()
-    quarantined: bool = False
 
 
 class KeyReused(Exception):

@@ -18,7 +18,7 @@ from gateway.delivery.attempt import Attempt, Desk
 from gateway.delivery.event import Event, Record, decode_head, decode_record
 from gateway.delivery.pace import Pace
 from gateway.delivery.plan import LanePlan, LaneSeries, Means
-from gateway.delivery.queue import Batch, Lane, Taken
+from gateway.delivery.queued import Batch, Lane, Taken
 from gateway.errors import StoreError
 from gateway.store.base import ReplyError
 

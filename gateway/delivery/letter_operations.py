@@ -15,7 +15,7 @@ from gateway.delivery.discard import discard
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.event import Head, decode_head, decode_record
 from gateway.delivery.letters import Letter, Wanted
-from gateway.delivery.queue import Lane
+from gateway.delivery.queued import Lane
 from gateway.delivery.replay import Order, Replay, versions_of
 from gateway.delivery.search import Stretch, letters_of
 from gateway.delivery.status import EventStatus, read, status_of

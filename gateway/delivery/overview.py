@@ -10,7 +10,8 @@ import msgspec
 
 from gateway.delivery.asked import given
 from gateway.delivery.dispatcher import Dispatcher
-from gateway.delivery.queue import Lane, Queue
+from gateway.delivery.queue import Queue
+from gateway.delivery.queued import Lane
 from gateway.store.script import Script
 
 # More lanes than this are not looked for in the store: no configuration has had so many.

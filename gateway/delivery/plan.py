@@ -10,7 +10,8 @@ from gateway.clock import Clock
 from gateway.delivery.event import Event, Record
 from gateway.delivery.journal import Journal
 from gateway.delivery.outcome import RetryRule
-from gateway.delivery.queue import NO_RATE, Lane, Queue, Rate
+from gateway.delivery.queue import Queue
+from gateway.delivery.queued import NO_RATE, Lane, Rate
 from gateway.delivery.target import Target
 from gateway.errors import Rejection
 from gateway.message import Exchange

@@ -23,7 +23,8 @@ from gateway.delivery.journal import Entry
 from gateway.delivery.letters import Letter
 from gateway.delivery.outcome import Reason
 from gateway.delivery.plan import RoutePlan
-from gateway.delivery.queue import CALLBACK, Lane
+from gateway.delivery.queue import CALLBACK
+from gateway.delivery.queued import Lane
 from gateway.delivery.sifting import exchange_of
 from gateway.delivery.target import key_of
 from gateway.observability.delivery import REPLAYED

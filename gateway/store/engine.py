@@ -216,6 +216,8 @@ class Engine:
             "maxmemory-policy": "noeviction",
             # An event is a hash of small fields, and there may be a million of them.
             "hash-max-listpack-value": "1024",
+            # Percentiles for each command that nobody reads.
+            "latency-tracking": "no",
             "daemonize": "no",
             "loglevel": "notice",
             "logfile": "",

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway.delivery.event import Head, Record, decode_record
-from gateway.delivery.queue import Acceptance, Batch, Entry, Lane, Queue, Taken, letter
+from gateway.delivery.queue import Queue, letter
+from gateway.delivery.queued import Acceptance, Batch, Entry, Lane, Taken
 from gateway.store.base import Store
 from tests.store.servers import Server, opened
 

@@ -18,7 +18,8 @@ from gateway.delivery.letter_operations import list_letters
 from gateway.delivery.letters import Letter, Wanted, moment, read_letter, sieve
 from gateway.delivery.outcome import RetryRule
 from gateway.delivery.plan import LanePlan
-from gateway.delivery.queue import Entry, Lane, Queue, letter
+from gateway.delivery.queue import Queue, letter
+from gateway.delivery.queued import Entry, Lane
 from gateway.delivery.replay import Order, Replay
 from gateway.delivery.search import letters_of
 from gateway.errors import StoreError

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gateway.delivery.event import Record, decode_record
-from gateway.delivery.queue import Acceptance, Entry, First, Lane, Queue, Rate
+from gateway.delivery.queue import Queue
+from gateway.delivery.queued import Acceptance, Entry, First, Lane, Rate
 from gateway.store.base import ReplyError
 from tests.delivery.queues import (
     LANE,

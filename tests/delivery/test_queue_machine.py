@@ -18,7 +18,8 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from gateway.delivery.event import Record
-from gateway.delivery.queue import Entry, Lane, Queue, Taken
+from gateway.delivery.queue import Queue
+from gateway.delivery.queued import Entry, Lane, Taken
 from gateway.store.base import Store
 from tests.delivery.queues import accept, end, make_queue
 from tests.store.servers import Server, make_store

@@ -11,7 +11,8 @@ from typing import Any
 
 import httpx
 
-from gateway.delivery.queue import Lane, Queue
+from gateway.delivery.queue import Queue
+from gateway.delivery.queued import Lane
 from tests.store.servers import VALKEY, Server, opened, serving
 from tests.support.gateway import RunningGateway
 from tests.support.scripted import ScriptedUpstream

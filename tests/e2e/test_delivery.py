@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.delivery.event import is_id
-from gateway.delivery.queue import Lane
+from gateway.delivery.queued import Lane
 from tests.e2e.conftest import Serve
 from tests.e2e.deliveries import (
     clean,

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gateway.delivery.event import decode_record
-from gateway.delivery.queue import Lane
+from gateway.delivery.queued import Lane
 from tests.e2e.deliveries import (
     clean,
     config,

@@ -8,7 +8,7 @@ from base64 import b64encode
 from collections import defaultdict
 from pathlib import Path
 
-from gateway.delivery.queue import Lane
+from gateway.delivery.queued import Lane
 from tests.e2e.deliveries import (
     as_text,
     clean,

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from gateway.clock import Clock
 from gateway.delivery.entrance import Entrance
-from gateway.delivery.intake import Receipt
 from gateway.delivery.queue import Queue, digest
+from gateway.delivery.reception import Receipt
 from gateway.delivery.sources import StreamInfo
 from gateway.delivery.streams.group import Found, Group, Reading
 from gateway.delivery.streams.shape import Shape

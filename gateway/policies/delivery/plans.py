@@ -11,10 +11,12 @@ from gateway.config.store_url import StoreUrl
 from gateway.delivery.alerts import Alerts
 from gateway.delivery.callback import CallbackTarget
 from gateway.delivery.dispatcher import Dispatcher
-from gateway.delivery.intake import Intake, IntakeOptions, Receiver
+from gateway.delivery.intake import Intake
 from gateway.delivery.mapping import BODY_ROOTS, Mapping
 from gateway.delivery.plan import LanePlan, RoutePlan
-from gateway.delivery.queue import CALLBACK, NO_RATE, Lane, Rate
+from gateway.delivery.queue import CALLBACK
+from gateway.delivery.queued import NO_RATE, Lane, Rate
+from gateway.delivery.reception import IntakeOptions, Receiver
 from gateway.delivery.sign import Signer
 from gateway.delivery.streams.target import AppendOptions, StreamTarget
 from gateway.delivery.target import CallOptions, HttpTarget, Target

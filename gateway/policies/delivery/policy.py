@@ -15,8 +15,9 @@ import msgspec
 
 from gateway.config.model_route import MatchConfig, RespondConfig, RouteConfig
 from gateway.delivery.event import as_json
-from gateway.delivery.intake import CannotOrder, Intake, KeyReused, Receipt
+from gateway.delivery.intake import CannotOrder, Intake, KeyReused
 from gateway.delivery.plan import LanePlan
+from gateway.delivery.reception import Receipt
 from gateway.delivery.status import read, status_of
 from gateway.delivery.waiting import Waiting
 from gateway.errors import (
@@ -125,7 +126,6 @@ class DeliveryPolicy(Around):
 
         `forward` is never called: what stands further in belongs to the delivery.
         """
-        del forward
         if exchange.subprotocols is not None:
             raise Refused(Rejection(UPGRADE_REFUSED))
         request = exchange.request

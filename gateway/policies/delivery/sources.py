@@ -12,8 +12,9 @@ from gateway.config.model_source import ScheduleConfig, StreamConfig
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.entrance import Entrance, pass_on
 from gateway.delivery.event import SCHEDULE_FIELD, TICK_FIELD
-from gateway.delivery.intake import Intake, Receipt
+from gateway.delivery.intake import Intake
 from gateway.delivery.mapping import Mapping
+from gateway.delivery.reception import Receipt
 from gateway.delivery.schedules.book import make_key
 from gateway.delivery.schedules.due import Rule
 from gateway.delivery.schedules.ticks import Ticks
