@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, SerializeAsAny, model_validator
 
 from gateway.config.base import Model
+from gateway.config.given_body import GivenBody
 from gateway.config.types import Name, Whole, refuse
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
@@ -77,29 +78,16 @@ class MatchConfig(Model):
     )
 
 
-class RespondConfig(Model):
+class RespondConfig(GivenBody):
     """An answer that the gateway gives by itself."""
 
     status: Whole = Field(default=200, ge=200, le=599, description="The status code.")
     headers: dict[FieldName, FieldValue] = Field(
         default_factory=dict, description="Header fields of the answer."
     )
-    json_body: Any = Field(
-        default=None, alias="json", description="The body, sent as application/json."
-    )
-    body: str | None = Field(
-        default=None, description="The body as text, sent as text/plain unless headers say else."
-    )
-
-    @property
-    def has_json(self) -> bool:
-        """Whether `json` was given, which may be null."""
-        return "json_body" in self.model_fields_set
 
     @model_validator(mode="after")
-    def _one_body(self) -> RespondConfig:
-        if self.has_json and self.body is not None:
-            raise refuse("respond", "json and body can't both be given")
+    def _may_have_body(self) -> RespondConfig:
         if self.status in (204, 304) and (self.has_json or self.body):
             raise refuse("respond", f"an answer of status {self.status} has no body")
         return self

@@ -15,6 +15,7 @@ from pydantic import (
 
 from gateway.config.base import Model
 from gateway.config.cron import Cron, Zone
+from gateway.config.given_body import GivenBody
 from gateway.config.model_route import FieldName, FieldValue, Method, PathTemplate
 from gateway.config.store_url import StoreKind, StoreUrl, parse_store_url
 from gateway.config.types import Count, Duration, Timeout, refuse
@@ -78,26 +79,8 @@ class MadeRequest(Model):
     headers: dict[FieldName, FieldValue] = Field(default={}, description="Header fields.")
 
 
-class ScheduledRequest(MadeRequest):
+class ScheduledRequest(MadeRequest, GivenBody):
     """The request of a firing. Fields tell its target which schedule and which tick it was."""
-
-    json_body: Any = Field(
-        default=None, alias="json", description="The body, sent as application/json."
-    )
-    body: str | None = Field(
-        default=None, description="The body as text, sent as text/plain unless headers say else."
-    )
-
-    @property
-    def has_json(self) -> bool:
-        """Whether `json` was given, which may be null."""
-        return "json_body" in self.model_fields_set
-
-    @model_validator(mode="after")
-    def _one_body(self) -> ScheduledRequest:
-        if self.has_json and self.body is not None:
-            raise refuse("request", "json and body can't both be given")
-        return self
 
 
 class ScheduleConfig(Model):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote_plus
@@ -22,8 +21,6 @@ from gateway.upstream.client import Upstream
 if TYPE_CHECKING:
     from gateway.config.model import RespondConfig, RouteConfig
 
-_JSON: Final = (b"content-type", b"application/json")
-_TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 _FRAMING: Final = frozenset(
     {b"connection", b"content-length", b"keep-alive", b"transfer-encoding", b"upgrade"}
 )
@@ -103,7 +100,7 @@ def respond(config: RespondConfig) -> Handler:
 
     Raises ConfigError if it is to have a field that belongs to the connection.
     """
-    body = (config.body or "").encode()
+    body, kind = config.encoded()
     headers: RawHeaders = [
         (name.lower().encode("ascii"), value.encode("latin-1", "replace"))
         for name, value in config.headers.items()
@@ -111,11 +108,8 @@ def respond(config: RespondConfig) -> Handler:
     for (name, _), key in zip(headers, config.headers, strict=True):
         if name in _FRAMING:
             raise ConfigError("the gateway frames its answers itself", f"respond.headers.{key}")
-    if config.has_json:
-        body = json.dumps(config.json_body, ensure_ascii=False).encode()
-    named = {name for name, _ in headers}
-    if (config.has_json or body) and b"content-type" not in named:
-        headers.append(_JSON if config.has_json else _TEXT)
+    if kind and b"content-type" not in {name for name, _ in headers}:
+        headers.append((b"content-type", kind.encode("ascii")))
     status = config.status
     if status not in (204, 304):
         headers.append((b"content-length", b"%d" % len(body)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from collections.abc import Mapping as MappingType
 from typing import Any, Final, TypeVar
@@ -128,7 +127,7 @@ def _schedule(
     entrance: Entrance,
 ) -> Schedule:
     place = f"schedules.{name}.request"
-    body, kind = _body(config)
+    body, kind = config.request.encoded()
     headers = dict(config.request.headers)
     if kind and not any(field.lower() == "content-type" for field in headers):
         headers["content-type"] = kind
@@ -166,16 +165,6 @@ def _switch(
         return context.flag(flag).is_on
     except ConfigError as error:
         raise ConfigError(error.message, f"{section}.{name}.flag", whole=True) from None
-
-
-def _body(config: ScheduleConfig) -> tuple[bytes, str]:
-    """The body of all firings, and its media type."""
-    request = config.request
-    if request.has_json:
-        return json.dumps(request.json_body, ensure_ascii=False).encode(), "application/json"
-    if request.body is not None:
-        return request.body.encode(), "text/plain; charset=utf-8"
-    return b"", ""
 
 
 def _stream(
