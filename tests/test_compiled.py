@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import os
@@ -136,3 +137,30 @@ def _show(environ: dict[str, str]) -> list[str]:
         timeout=50,
     )
     return shown.stdout.splitlines()
+
+
+def test_no_name_stands_for_exceptions_of_two_kinds() -> None:
+    """In a function of a compiled module: there the name has the class of the first one for good,
+    and a TypeError takes the place of the second.
+    """
+    package = Path(compiled.__file__).parent
+    script = ast.parse((package.parent / ".ci" / "compile_gateway.py").read_text())
+    [modules] = [
+        ast.literal_eval(each.value)
+        for each in script.body
+        if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "MODULES"
+    ]
+    found = []
+    for module in modules:
+        source = package / (module.replace(".", "/") + ".py")
+        for function in ast.walk(ast.parse(source.read_text())):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                kinds: dict[str | None, set[str]] = {}
+                for handler in ast.walk(function):
+                    if isinstance(handler, ast.ExceptHandler) and handler.type is not None:
+                        kinds.setdefault(handler.name, set()).add(ast.unparse(handler.type))
+                kinds.pop(None, None)
+                found += [
+                    (module, function.name, *each) for each in kinds.items() if len(each[1]) > 1
+                ]
+    assert found == []

@@ -108,8 +108,8 @@ class HttpProtocol(Connection):
             self._begin(head, data, end)
         except MalformedMessage as error:
             self.refuse(refusal.kind_of(error), error.reason, data.startswith(b"HEAD ", begin))
-        except Exception as error:
-            self.shared.logger.error("exception in the server protocol", exc_info=error)
+        except Exception as failure:
+            self.shared.logger.error("exception in the server protocol", exc_info=failure)
             self.cut(reset=False)
 
     def _keep_partial(self, data: bytes, start: int, begin: int) -> None:

@@ -144,8 +144,8 @@ class DeliveryPolicy(Around):
         except KeyReused:
             detail = "this key was used for another request"
             raise self._refusal(Rejection(IDEMPOTENCY_KEY_REUSED, detail)) from None
-        except CannotOrder as error:
-            raise self._refusal(Rejection(INVALID_BODY, str(error))) from None
+        except CannotOrder as reason:
+            raise self._refusal(Rejection(INVALID_BODY, str(reason))) from None
         except StoreError as error:
             raise self._refusal(_not_kept(error)) from error
         self._count(receipt)
