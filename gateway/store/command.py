@@ -10,6 +10,7 @@ from gateway.store.script import Script
 # What stands before a word of that many bytes.
 _SIZES: Final = [b"\r\n$%d\r\n" % size for size in range(512)]
 _COUNTS: Final = [b"*%d" % count for count in range(64)]
+_ONE_KEY: Final = b"\r\n$1\r\n1"
 
 
 def encode(parts: tuple[Part, ...]) -> bytes:
@@ -19,6 +20,12 @@ def encode(parts: tuple[Part, ...]) -> bytes:
 
 def encode_script(script: Script, keys: tuple[Part, ...], args: tuple[Part, ...]) -> bytes:
     """EVALSHA of a script. Raises TypeError for what is no word."""
+    if len(keys) == 1 and len(args) == 1:
+        # What each request asks of a limit.
+        key, arg = keys[0], args[0]
+        if isinstance(key, bytes) and isinstance(arg, bytes) and len(key) + len(arg) < 512:
+            key_size, arg_size = _SIZES[len(key)], _SIZES[len(arg)]
+            return b"".join((b"*5", script.begin, _ONE_KEY, key_size, key, arg_size, arg, b"\r\n"))
     count = b"1" if len(keys) == 1 else b"%d" % len(keys)
     return _encode(3 + len(keys) + len(args), script.begin, (count, *keys, *args))
 

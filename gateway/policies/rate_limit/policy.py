@@ -88,7 +88,7 @@ class RateLimitPolicy(Guard):
         plan = self._plan_for(exchange) if self._has_tiers else self._plan
         keys = plan.keys(exchange)
         try:
-            reply = await self._run(SCRIPT, keys, plan.args)
+            reply: list[int] = await self._run(SCRIPT, keys, plan.args)
         except StoreError as error:
             return self._without_store(exchange, plan, keys, error)
         if self._fallback.away:
