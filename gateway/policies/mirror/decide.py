@@ -21,6 +21,10 @@ class Patience:
         self._failed = 0
         self._until = 0.0
 
+    def waits(self, now: float) -> bool:
+        """Whether no copy may be sent, so that nothing needs to be kept for one."""
+        return self._failed >= FAILURES and now < self._until
+
     def allows(self, now: float) -> bool:
         """Whether a copy may be sent; if one is tried, it is this one."""
         if self._failed < FAILURES:

@@ -75,6 +75,10 @@ class MirrorPolicy(Around):
         request = exchange.request
         if not self._takes(exchange):
             return await forward(exchange)
+        if self._patience.waits(self._now()):
+            response = await forward(exchange)
+            self._count("paused")
+            return response
         # Further in, fields are written that are not for the mirror.
         fields = [pair for pair in request.headers.raw if pair[0] not in _LEFT_OUT]
         tee: Tee | None = None

@@ -16,7 +16,9 @@ def test_a_dead_mirror_is_left_alone(steps: list[tuple[float, bool]]) -> None:
     patience, now, in_a_row, last = Patience(), 0.0, 0, 0.0
     for waited, answers in steps:
         now += waited
+        waits = patience.waits(now)
         allowed = patience.allows(now)
+        assert allowed is not waits
         if in_a_row < FAILURES:
             assert allowed
         elif allowed:
