@@ -46,10 +46,12 @@ class Bare:
             each.close()
 
 
-async def answer_one(connection: socket.socket) -> bytes:
-    """Read a request that comes in one piece, and answer it."""
+async def answer_one(connection: socket.socket, end: bytes = b"\r\n\r\n") -> bytes:
+    """Read a request up to its `end`, and answer it."""
     loop = asyncio.get_running_loop()
-    request = await loop.sock_recv(connection, 65536)
+    request = b""
+    while not request.endswith(end):
+        request += await loop.sock_recv(connection, 65536)
     await loop.sock_sendall(connection, OK)
     return request
 
@@ -81,10 +83,7 @@ async def test_an_end_that_is_on_its_way_costs_nobody_a_request(method: str, siz
         connection.close()
         again = asyncio.create_task(fetch(upstream, method, body=b"x" * size))
         fresh = await asyncio.wait_for(server.accept(), 5)
-        received = b""
-        while not received.endswith(b"\r\n\r\n" + b"x" * size):
-            received += await asyncio.get_running_loop().sock_recv(fresh, 65536)
-        await asyncio.get_running_loop().sock_sendall(fresh, OK)
+        await answer_one(fresh, b"\r\n\r\n" + b"x" * size)
         assert await again == b"ok"
 
 
@@ -96,10 +95,7 @@ async def test_an_answer_that_nobody_asked_for_is_nobodys(size: int) -> None:
         connection.send(EVIL)
         again = asyncio.create_task(fetch(upstream, "POST", body=b"x" * size))
         fresh = await asyncio.wait_for(server.accept(), 5)
-        received = b""
-        while not received.endswith(b"\r\n\r\n" + b"x" * size):
-            received += await asyncio.get_running_loop().sock_recv(fresh, 65536)
-        await asyncio.get_running_loop().sock_sendall(fresh, OK)
+        await answer_one(fresh, b"\r\n\r\n" + b"x" * size)
         assert await again == b"ok"
         assert await asyncio.get_running_loop().sock_recv(connection, 100) == b""
 
@@ -115,11 +111,7 @@ async def test_a_streamed_body_is_not_given_to_a_connection_that_has_ended() -> 
         connection.close()
         again = asyncio.create_task(fetch(upstream, "POST", stream=stream()))
         fresh = await asyncio.wait_for(server.accept(), 5)
-        received = b""
-        while not received.endswith(b"0\r\n\r\n"):
-            received += await asyncio.get_running_loop().sock_recv(fresh, 65536)
-        assert b"hello" in received
-        await asyncio.get_running_loop().sock_sendall(fresh, OK)
+        assert b"hello" in await answer_one(fresh, b"0\r\n\r\n")
         assert await again == b"ok"
 
 

@@ -27,11 +27,10 @@ class Patience:
 
     def allows(self, now: float) -> bool:
         """Whether a copy may be sent; if one is tried, it is this one."""
-        if self._failed < FAILURES:
-            return True
-        if now < self._until:
+        if self.waits(now):
             return False
-        self._until = now + PAUSE_S
+        if self._failed >= FAILURES:
+            self._until = now + PAUSE_S
         return True
 
     def ended(self, answered: bool, now: float) -> None:
