@@ -116,7 +116,9 @@ def main() -> int:
                 file=sys.stderr,
             )
             return 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end in KeyboardInterrupt
+    # Both end in KeyboardInterrupt; a shell that starts this in the background had SIGINT ignored.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     environ = os.environ | {
         "LOCKGATE_LISTEN": options.listen,
         "LOCKGATE_ADMIN": options.admin,
