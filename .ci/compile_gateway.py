@@ -37,14 +37,15 @@ SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 # What a request goes through. Modules with pydantic models can't be compiled, and those that are
 # only used when something is built or has failed need not be.
 MODULES = (
-    "app", "batch", "delivery.intake", "delivery.queue", "forwarded", "http1.chunked",
-    "http1.head", "http1.target", "message", "observability.access_log",
+    "app", "batch", "delivery.intake", "delivery.queue", "forwarded",
+    "http1.chunked", "http1.head", "http1.target", "message", "observability.access_log",
     "observability.correlation", "observability.metrics", "observability.observer",
     "observability.trace", "policies.bulkhead.machine", "policies.bulkhead.policy",
     "policies.cache.entry", "policies.cache.hits", "policies.cache.key", "policies.cache.lookup",
     "policies.cache.memory", "policies.cache.policy", "policies.circuit_breaker.machine",
     "policies.circuit_breaker.policy", "policies.compile", "policies.delivery.policy",
     "policies.hedge.policy", "policies.hedge.quantile", "policies.hedge.race",
+    "policies.mirror.decide", "policies.mirror.policy",
     "policies.rate_limit.decide", "policies.rate_limit.fields", "policies.rate_limit.keys",
     "policies.rate_limit.plan", "policies.rate_limit.policy", "policies.retry.policy",
     "policies.retry.replay", "policies.terminal", "routing.host", "routing.path", "routing.table",

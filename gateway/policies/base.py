@@ -253,8 +253,9 @@ class Guard(Policy):
 class Around(Policy):
     """Holds something across the rest of the chain."""
 
-    async def handle(self, exchange: Exchange, forward: Handler) -> Response:
-        """Answer the exchange, as a rule with one `await forward(exchange)`.
+    def handle(self, exchange: Exchange, forward: Handler) -> Awaitable[Response]:
+        """Answer the exchange, as a rule an `async def` with one `await forward(exchange)`; where
+        nothing is left to do, `forward(exchange)` itself may be given back.
 
         What is acquired is released with `Response.on_close`, in `finally` if `forward` raises.
         Raise `Refused` to refuse before `forward` was called.

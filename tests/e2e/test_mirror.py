@@ -185,7 +185,7 @@ async def test_a_dead_mirror(serve: Serve, mirror: str) -> None:
             assert gateway.metric(REQUESTS, result="answered") == 0
             if mirror == "silent":
                 assert gateway.metric(REQUESTS, result="timeout") >= 4
-                # Four at once, for a second each: the rest had no place, however slow this machine is.
+                # Four at once, for a second each: the rest had no place, on a slow machine too.
                 assert gateway.metric(REQUESTS, result="dropped") >= 40 - 4 * (int(took) + 1)
             else:
                 assert gateway.metric(REQUESTS, result="failed") >= 5

@@ -9,6 +9,7 @@ credentials were written, and what stands between it and its upstream is that up
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from random import Random
 from typing import ClassVar, Final
 
@@ -70,15 +71,18 @@ class MirrorPolicy(Around):
         send = context.forward_to(cls.name, "upstream", config.upstream, _WITHOUT)
         return cls(config, context, send)
 
-    async def handle(self, exchange: Exchange, forward: Handler) -> Response:
+    def handle(self, exchange: Exchange, forward: Handler) -> Awaitable[Response]:
         """Forward, and copy the request if it is one of those. Raises what `forward` raises."""
-        request = exchange.request
+        # No coroutine of its own where nothing is to be done behind the answer.
         if not self._takes(exchange):
-            return await forward(exchange)
+            return forward(exchange)
         if self._patience.waits(self._now()):
-            response = await forward(exchange)
             self._count("paused")
-            return response
+            return forward(exchange)
+        return self._forward_and_copy(exchange, forward)
+
+    async def _forward_and_copy(self, exchange: Exchange, forward: Handler) -> Response:
+        request = exchange.request
         # Further in, fields are written that are not for the mirror.
         fields = [pair for pair in request.headers.raw if pair[0] not in _LEFT_OUT]
         tee: Tee | None = None
