@@ -266,9 +266,12 @@ class Dispatcher:
             await self._store.call("SADD", self.queue.key("lanes"), *names)
 
     async def _trim(self) -> None:
-        """Hold the audit to its number; its steps trim it by age."""
+        """Hold the audit to its number and its age."""
         key = self.queue.key("audit")
         await self._store.call("XTRIM", key, "MAXLEN", "~", self.journal.most)
+        if self.journal.retention:
+            seconds = int((await self._store.call("TIME"))[0]) - self.journal.retention
+            await self._store.call("XTRIM", key, "MINID", "~", round(seconds * 1000))
 
     async def aclose(self) -> None:
         """Stop everything. What is under way stays in the queues."""

@@ -122,7 +122,7 @@ class Intake:
     def _given_up(self, event: Event, entries: Sequence[Entry]) -> None:
         counts = self._dispatcher.metrics.counts(DEAD_LETTERS)
         for each in entries:
-            record = each.record
+            record = each.record or Record()
             counts.add(event.head.route, each.target, record.reason)
             logger.error(
                 "an event was given up when it came: it is a dead letter",
@@ -158,25 +158,25 @@ class Intake:
         order: str,
         invalid: Rejection | None,
     ) -> Entry:
-        record = Record(begun_at=now)
         name = receiver.name
+        record: Record | None = None
         if invalid is not None:
-            record.reason, record.code = Reason.INVALID, invalid.kind.code
+            record = Record(begun_at=now, reason=Reason.INVALID, code=invalid.kind.code)
             record.detail, record.status = invalid.detail, invalid.kind.status
             if invalid.extensions:
                 record.answer = msgspec.json.encode(dict(invalid.extensions))[:2048]
         elif receiver.when is not None:
             try:
                 if not receiver.when.holds(exchange):
-                    return Entry(name, "n", record)
+                    return Entry(name, "n")
             except ExpressionFailed as error:
                 # Not knowing is no reason to drop it: somebody has to look.
-                record.reason, record.code = Reason.INVALID, "condition_failed"
+                record = Record(begun_at=now, reason=Reason.INVALID, code="condition_failed")
                 record.detail = f"when: {error.reason}"
-        if record.reason:
-            member = letter(event_id, name, record.reason, record.code, record.status)
-            return Entry(name, "x", record, member=member)
-        return Entry(name, "q", record, order)
+        if record is None:
+            return Entry(name, "q", None, order)
+        member = letter(event_id, name, record.reason, record.code, record.status)
+        return Entry(name, "x", record, member=member)
 
     def _head(self, exchange: Exchange, key: str, now: float, origin: str) -> Head:
         request, principal = exchange.request, exchange.principal

@@ -3,9 +3,10 @@
 Keys, all below `<prefix>:{delivery}:` (one hash tag, so that a script may touch several of them; a
 lane is `<route>/<target>`):
 
-    event:<id>       hash    head, body, body:<n> corrected ones, at (ms), open and dead (counts);
-                             for each target t: record, s: state, f: fence, o: order, x: dead
-                             letter, v: version of the body
+    event:<id>       hash    head, body, body:<n> corrected ones, at (ms), open and dead (counts,
+                             left out if nothing is dead); for each target s: state, f: fence, o:
+                             order, t: record (after the first attempt), x: dead letter, v: version
+                             of the body
     ready:<lane>     stream  what may be delivered; again:<lane> what is due once more
     later:<lane>     zset    what waits for its time (ms)
     open:<lane>      zset    what is not settled, by the time it came (ms)
@@ -13,8 +14,9 @@ lane is `<route>/<target>`):
     rate:<lane>      string  when the bucket of the lane's rate is full again (microseconds)
     dead:<route>     zset    dead letters by time (ms): "id target reason code status"
     seen:<digest>    string  the first event of a name, to tell repetitions by
-    routes           set     every route that ever had an event; lanes every lane
-    audit            stream  see journal.py; trail:<correlation id> lists its entries
+    routes           set     every route that ever had a dead letter; lanes every lane
+    audit            stream  see journal.py
+    entries:<correlation id> string  the ids of one transaction's entries in it
 
 States: q in a stream, r handed out, w waiting for its time, o waiting for its turn, d delivered,
 x dead, n not wanted by its condition. The clock is the store's.
@@ -61,10 +63,12 @@ class Queue:
             round(seconds * 1000), new.callback, new.audit, new.head.correlation_id,
             self._retention, round(new.keep * 1000), common, route,
             also and digest(route, also), round(also_seconds * 1000), also_common,
+            round(new.head.received_at * 1000),
         ]  # fmt: skip
         for each in new.entries:
             due: Part = each.member if each.state == "x" else round(each.delay * 1000)
-            args += [each.target, each.state, due, each.order, encode(each.record)]
+            record = b"" if each.record is None else encode(each.record)
+            args += [each.target, each.state, due, each.order, record]
         first = await self.store.run(_ACCEPT, self._keys, tuple(args))
         return None if first is None else First(first[0].decode(), first[1] == 1)
 

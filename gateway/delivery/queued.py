@@ -26,12 +26,12 @@ class Lane(msgspec.Struct, frozen=True):
 class Entry(msgspec.Struct, frozen=True):
     """An event on its way to one target when it is accepted. `order` is a digest or empty.
 
-    `state` is q, w (`delay` in seconds), x (`member` is the dead letter's) or n.
+    `state` is q, w (`delay` in seconds), x (`member` is the dead letter's, `record` says why) or n.
     """
 
     target: str
     state: str
-    record: Record
+    record: Record | None = None
     order: str = ""
     delay: float = 0.0
     member: str = ""

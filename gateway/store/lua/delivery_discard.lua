@@ -20,9 +20,9 @@ for i = 4, #ARGV, 5 do
     local needed = telling == 'q' or telling == 'r' or telling == 'w'
     if dead < 1 and open == '0' and not needed then redis.call('DEL', event) end
     if ARGV[i + 3] ~= '' then
-      local at = redis.call('XADD', base .. 'audit', 'MINID', '~', now - ARGV[2], '*', 'r', ARGV[i + 3])
-      redis.call('RPUSH', base .. 'trail:' .. ARGV[i + 4], at)
-      redis.call('PEXPIRE', base .. 'trail:' .. ARGV[i + 4], ARGV[2])
+      local at = redis.call('XADD', base .. 'audit', '*', 'r', ARGV[i + 3])
+      redis.call('APPEND', base .. 'entries:' .. ARGV[i + 4], ' ' .. at)
+      redis.call('PEXPIRE', base .. 'entries:' .. ARGV[i + 4], ARGV[2])
     end
   end
   outcomes[#outcomes + 1] = removed

@@ -35,9 +35,9 @@ else
 end
 if ARGV[8] ~= '' then redis.call('HSET', event, 't:' .. target, ARGV[8]) end
 if ARGV[10] ~= '' then
-  local at = redis.call('XADD', base .. 'audit', 'MINID', '~', now - ARGV[12], '*', 'r', ARGV[10])
-  redis.call('RPUSH', base .. 'trail:' .. ARGV[11], at)
-  redis.call('PEXPIRE', base .. 'trail:' .. ARGV[11], ARGV[12])
+  local at = redis.call('XADD', base .. 'audit', '*', 'r', ARGV[10])
+  redis.call('APPEND', base .. 'entries:' .. ARGV[11], ' ' .. at)
+  redis.call('PEXPIRE', base .. 'entries:' .. ARGV[11], ARGV[12])
 end
 if verdict == 'saved' then return tonumber(redis.call('HGET', event, 'open')) end
 if verdict == 'later' then
@@ -57,6 +57,7 @@ if verdict == 'dead' then
   redis.call('HSET', event, 's:' .. target, 'x', 'x:' .. target, ARGV[7])
   redis.call('HINCRBY', event, 'dead', 1)
   redis.call('ZADD', base .. 'dead:' .. route, now, ARGV[7])
+  redis.call('SADD', base .. 'routes', route)
 else
   redis.call('HSET', event, 's:' .. target, 'd')
 end
@@ -96,7 +97,7 @@ if open == 0 then
     redis.call('HSET', event, 's:' .. callback, 'q')
     redis.call('ZADD', base .. 'open:' .. route .. '/' .. callback, now, id)
     redis.call('XADD', base .. 'ready:' .. route .. '/' .. callback, '*', 'e', id)
-  elseif redis.call('HGET', event, 'dead') == '0' then
+  elseif (redis.call('HGET', event, 'dead') or '0') == '0' then
     redis.call('HDEL', event, 'body')
     redis.call('PEXPIRE', event, ARGV[9])
   end

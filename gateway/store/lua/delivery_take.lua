@@ -42,10 +42,13 @@ local function hand_out(letter, entries)
     if state == 'q' or state == 'r' then
       local fence = redis.call('HINCRBY', event, 'f:' .. target, 1)
       redis.call('HSET', event, 's:' .. target, 'r')
-      local found = redis.call('HMGET', event, 'head', 'body', 't:' .. target, 'at', 'v:' .. target)
+      local found = redis.call('HMGET', event, 'head', 'body', 't:' .. target, 'at', 'v:' .. target,
+        'callback')
       local body, at = found[2], found[4]
-      -- The callback has no record until its first attempt.
-      if not found[3] then at = redis.call('ZSCORE', base .. 'open:' .. lane, id) or at end
+      -- Who tells how it ended has a time of its own; there is no record before the first attempt.
+      if found[6] == target and not found[3] then
+        at = redis.call('ZSCORE', base .. 'open:' .. lane, id) or at
+      end
       if found[5] then body = redis.call('HGET', event, 'body:' .. found[5]) end
       taken[#taken + 1] = {letter .. entry[1], id, fence, found[1], body or '', found[3] or '',
         tonumber(at)}
