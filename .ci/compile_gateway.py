@@ -37,7 +37,8 @@ SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 # What a request goes through. Modules with pydantic models can't be compiled, and those that are
 # only used when something is built or has failed need not be.
 MODULES = (
-    "app", "batch", "delivery.intake", "delivery.queue", "forwarded",
+    "app", "batch", "delivery.ids", "delivery.intake", "delivery.journal",
+    "delivery.queue", "forwarded",
     "http1.chunked", "http1.head", "http1.target", "message", "observability.access_log",
     "observability.correlation", "observability.metrics", "observability.observer",
     "observability.trace", "policies.bulkhead.machine", "policies.bulkhead.policy",

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from gateway.clock import SystemClock
 from gateway.config.model_store import StoreConfig
-from gateway.delivery.event import Head, Record, new_id
+from gateway.delivery.event import Head, Record
+from gateway.delivery.ids import new_id
 from gateway.delivery.queue import Queue, letter
 from gateway.delivery.queued import Acceptance, Entry
 from gateway.observability.store_series import StoreSeries

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from gateway.admin.control import DeliveryCall
-from gateway.delivery.journal import Entry
+from gateway.delivery.audit_entry import Entry
 from gateway.runtime import Runtime, load_configuration
 from gateway.server.bind import bind
 from gateway.server.local import LocalPlane

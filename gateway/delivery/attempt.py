@@ -7,8 +7,8 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from gateway.delivery.audit_entry import Entry
 from gateway.delivery.event import Event, Record, Try
-from gateway.delivery.journal import Entry
 from gateway.delivery.outcome import (
     Again,
     Delivered,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from gateway.delivery.audit_entry import OFF, Entry
 from gateway.delivery.event import decode_head
-from gateway.delivery.journal import OFF, Entry
 from gateway.delivery.letters import Letter, read_letter
 from gateway.delivery.plan import RoutePlan
 from gateway.delivery.queue import CALLBACK

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Final
 
 import msgspec
@@ -117,36 +116,6 @@ def decode_head(data: bytes) -> Head:
 def decode_record(data: bytes) -> Record:
     """An empty one for nothing. Raises msgspec.MsgspecError."""
     return _record(data) if data else Record()
-
-
-# Random digits for ids, a few hundred ids' worth at a time: asking for them is a system call.
-_ID_BYTES: Final = 10
-_digits: list[str] = []
-os.register_at_fork(after_in_child=_digits.clear)
-
-
-def new_id(wall: float) -> str:
-    """A UUID version 7 (RFC 9562 section 5.7): ordered by time, and not to be guessed."""
-    milliseconds = int(wall * 1000) & 0xFFFFFFFFFFFF
-    if not _digits:
-        _digits.extend(os.urandom(256 * _ID_BYTES).hex("-", _ID_BYTES).split("-"))
-    digits = _digits.pop()
-    variant = "89ab"[int(digits[3], 16) & 3]
-    stamp = f"{milliseconds:012x}"
-    return f"{stamp[:8]}-{stamp[8:]}-7{digits[:3]}-{variant}{digits[4:7]}-{digits[7:19]}"
-
-
-def time_of(event_id: str) -> float:
-    """When the event of this id came, in Unix seconds. Raises ValueError for what is no such id."""
-    return int(event_id[:8] + event_id[9:13], 16) / 1000
-
-
-def is_id(text: str) -> bool:
-    """Whether it looks like an id made here."""
-    parts = text.split("-")
-    sizes = [len(part) for part in parts]
-    hexadecimal = all(set(part) <= set("0123456789abcdef") for part in parts)
-    return sizes == [8, 4, 4, 4, 12] and hexadecimal and parts[2][0] == "7"
 
 
 def as_json(value: Any) -> bytes:

@@ -9,8 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from gateway.delivery.asked import Missing, Unusable, given
+from gateway.delivery.audit_entry import Entry
 from gateway.delivery.dispatcher import Dispatcher
-from gateway.delivery.journal import Entry
 from gateway.delivery.queue import Queue
 from gateway.delivery.status import EventStatus, read, status_of
 from gateway.delivery.trail import Wanted, of_transaction, page

@@ -18,8 +18,8 @@ from gateway.delivery.event import (
     Event,
     Head,
     Record,
-    new_id,
 )
+from gateway.delivery.ids import new_id
 from gateway.delivery.outcome import Reason
 from gateway.delivery.queue import digest, letter
 from gateway.delivery.queued import Acceptance, Entry
@@ -64,6 +64,7 @@ class Intake:
         self._options = options
         self._dispatcher = dispatcher
         self._wall = wall
+        self._secrets_and_sources = options.secret_fields | SOURCE_FIELDS
 
     async def keep(
         self,
@@ -180,9 +181,9 @@ class Intake:
 
     def _head(self, exchange: Exchange, key: str, now: float, origin: str) -> Head:
         request, principal = exchange.request, exchange.principal
-        drop = self._options.secret_fields
-        if origin == ORIGIN_REQUEST:
-            drop |= SOURCE_FIELDS
+        drop = self._secrets_and_sources
+        if origin != ORIGIN_REQUEST:
+            drop = self._options.secret_fields
         trace = exchange.trace
         return Head(
             route=exchange.route,

@@ -1,4 +1,4 @@
-"""The audit's entries: one for every step of an automated action, as it is written into the store.
+"""Makes the audit's entries, as they are written into the store.
 
 They are written by the same script that takes the step, so that neither is there without the other.
 An entry names codes, ids and times, and nothing of a payload.
@@ -6,46 +6,10 @@ An entry names codes, ids and times, and nothing of a payload.
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
+from gateway.delivery.audit_entry import OFF, Entry
 from gateway.delivery.event import Head
-
-OFF: Final = b""
-
-
-class Entry(msgspec.Struct, omit_defaults=True):
-    """One step. `at` is Unix seconds; `kind` says which: accepted, quarantined, attempt, step,
-    replayed, purged, call. `verdict` is how an attempt ended; `due_in` is seconds to the next one;
-    `step` names the step of a flow.
-    """
-
-    at: float
-    kind: str
-    route: str
-    correlation_id: str
-    event: str = ""
-    target: str = ""
-    targets: list[str] = []
-    consumer: str = ""
-    generation: int = 0
-    origin: str = ""
-    key: str = ""
-    epoch: int = 0
-    attempt: int = 0
-    verdict: str = ""
-    status: int = 0
-    code: str = ""
-    reason: str = ""
-    ms: float = 0.0
-    due_in: float = 0.0
-    replay_of: str = ""
-    by: str = ""
-    detail: str = ""
-    method: str = ""
-    step: str = ""
-
 
 _encode = msgspec.json.Encoder().encode
 

@@ -6,8 +6,8 @@ from typing import Final
 
 import msgspec
 
+from gateway.delivery.audit_entry import OFF
 from gateway.delivery.event import Head, Record
-from gateway.delivery.journal import OFF
 from gateway.message import NOTHING_REPEATS
 
 

@@ -11,7 +11,8 @@ import logging
 from collections import deque
 from typing import Final
 
-from gateway.delivery.journal import Entry, Journal
+from gateway.delivery.audit_entry import Entry
+from gateway.delivery.journal import Journal
 from gateway.delivery.queue import Queue
 from gateway.errors import StoreError
 from gateway.observability.delivery import AUDIT_DROPPED

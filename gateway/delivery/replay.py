@@ -16,10 +16,10 @@ from typing import Final
 
 import msgspec
 
+from gateway.delivery.audit_entry import Entry
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.event import Head, Record, decode_head, decode_record, encode
 from gateway.delivery.intake import CannotOrder
-from gateway.delivery.journal import Entry
 from gateway.delivery.letters import Letter
 from gateway.delivery.outcome import Reason
 from gateway.delivery.plan import RoutePlan

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from gateway.delivery.journal import Entry
+from gateway.delivery.audit_entry import Entry
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.delivery.journal import Entry
+from gateway.delivery.audit_entry import Entry
 from gateway.delivery.queue import Queue
 
 MOST: Final = 5000

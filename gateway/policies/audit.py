@@ -11,7 +11,7 @@ from typing import ClassVar
 from pydantic import ConfigDict, RootModel
 
 from gateway.clock import Clock
-from gateway.delivery.journal import Entry
+from gateway.delivery.audit_entry import Entry
 from gateway.delivery.recorder import Recorder
 from gateway.errors import ConfigError
 from gateway.message import Exchange

@@ -44,6 +44,9 @@ def _encode(count: int, begin: bytes, parts: tuple[Part, ...]) -> bytes:
 def _word(part: object) -> bytes:
     if isinstance(part, str):
         return part.encode()
-    if isinstance(part, int | float) and not isinstance(part, bool):
+    # One by one: in compiled code a union of types is made anew for each call.
+    if isinstance(part, int) and not isinstance(part, bool):
+        return str(part).encode("ascii")
+    if isinstance(part, float):
         return str(part).encode("ascii")
     raise TypeError(f"{type(part).__name__} is no part of a command")

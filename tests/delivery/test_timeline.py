@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.delivery.journal import Entry
+from gateway.delivery.audit_entry import Entry
 from gateway.delivery.timeline import make_timeline, render, seconds
 
 C = "c-1"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.admin.control import DeliveryAnswer, DeliveryCall
-from gateway.delivery.journal import Entry
+from gateway.delivery.audit_entry import Entry
 from gateway.delivery.queue import Queue
 from gateway.delivery.recorder import Recorder
 from gateway.delivery.trail import Wanted, of_transaction, page

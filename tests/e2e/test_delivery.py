@@ -8,10 +8,10 @@ import time
 from base64 import b64encode
 from hashlib import sha256
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
-from gateway.delivery.event import is_id
 from gateway.delivery.queued import Lane
 from tests.e2e.conftest import Serve
 from tests.e2e.deliveries import (
@@ -64,7 +64,7 @@ async def test_accepted_delivered_told(serve: Serve, tmp_path: Path) -> None:
         assert got.status_code == 202
         body = got.json()
         event = body["event_id"]
-        assert is_id(event)
+        assert UUID(event).version == 7
         assert got.headers["location"] == body["status_url"] == f"/hooks/{event}"
         assert got.headers["x-correlation-id"] == body["correlation_id"] == "c-1"
         assert (body["state"], body["targets"]) == ("accepted", {"api": "queued"})

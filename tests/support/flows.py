@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from gateway.admin.control import DeliveryCall
-from gateway.delivery.journal import Entry
+from gateway.delivery.audit_entry import Entry
 from gateway.delivery.queue import Queue
 from gateway.delivery.status import TargetStatus, read, status_of
 from gateway.delivery.trail import of_transaction
