@@ -13,18 +13,17 @@ local lane = route .. '/' .. target
 local ready, event = base .. 'ready:' .. lane, base .. 'event:' .. id
 local stream = string.sub(entry, 1, 1) == 'a' and base .. 'again:' .. lane or ready
 entry = string.sub(entry, 2)
-local fence = redis.call('HGET', event, 'f:' .. target)
-local running = redis.call('HGET', event, 's:' .. target) == 'r'
-if fence ~= ARGV[5] or not running then
-  if not fence or not running then
+local fence, state, order, callback, dead, open = unpack(redis.call('HMGET', event, 'f:' .. target,
+  's:' .. target, 'o:' .. target, 'callback', 'dead', 'open'))
+if fence ~= ARGV[5] or state ~= 'r' then
+  if not fence or state ~= 'r' then
     -- Purged, or settled by an order from outside: nobody else will take the entry away.
     redis.call('XACK', stream, 'lockgate', entry)
     redis.call('XDEL', stream, entry)
   end
   return -1
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+open = tonumber(open or 0)
 -- First a write that needs no memory: a store that is full takes what follows only behind one, and it
 -- is settling that makes room.
 if verdict == 'saved' then
@@ -33,49 +32,65 @@ else
   redis.call('XACK', stream, 'lockgate', entry)
   redis.call('XDEL', stream, entry)
 end
-if ARGV[8] ~= '' then redis.call('HSET', event, 't:' .. target, ARGV[8]) end
 if ARGV[10] ~= '' then
   local at = redis.call('XADD', base .. 'audit', '*', 'r', ARGV[10])
   redis.call('APPEND', base .. 'entries:' .. ARGV[11], ' ' .. at)
   redis.call('PEXPIRE', base .. 'entries:' .. ARGV[11], ARGV[12])
 end
-if verdict == 'saved' then return tonumber(redis.call('HGET', event, 'open')) end
+-- The event's fields, with the record if there is a new one, are written in one command.
+local function set(...)
+  if ARGV[8] ~= '' then
+    redis.call('HSET', event, 't:' .. target, ARGV[8], ...)
+  elseif select('#', ...) > 0 then
+    redis.call('HSET', event, ...)
+  end
+end
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+if verdict == 'saved' then
+  set()
+  return open
+end
 if verdict == 'later' then
   if tonumber(ARGV[7]) > 0 then
-    redis.call('HSET', event, 's:' .. target, 'w')
-    redis.call('ZADD', base .. 'later:' .. lane, now + ARGV[7], id)
+    set('s:' .. target, 'w')
+    redis.call('ZADD', base .. 'later:' .. lane, clock() + ARGV[7], id)
   else
     -- Given back: whoever waits at the stream may take it at once.
-    redis.call('HSET', event, 's:' .. target, 'q')
+    set('s:' .. target, 'q')
     redis.call('XADD', base .. 'again:' .. lane, '*', 'e', id)
   end
-  return tonumber(redis.call('HGET', event, 'open'))
+  return open
 end
 
 redis.call('ZREM', base .. 'open:' .. lane, id)
+-- Who tells how all ended is not one of those that are counted.
+if target ~= callback then open = open - 1 end
+dead = tonumber(dead or 0)
 if verdict == 'dead' then
-  redis.call('HSET', event, 's:' .. target, 'x', 'x:' .. target, ARGV[7])
-  redis.call('HINCRBY', event, 'dead', 1)
-  redis.call('ZADD', base .. 'dead:' .. route, now, ARGV[7])
+  dead = dead + 1
+  set('s:' .. target, 'x', 'x:' .. target, ARGV[7], 'open', open, 'dead', dead)
+  redis.call('ZADD', base .. 'dead:' .. route, clock(), ARGV[7])
   redis.call('SADD', base .. 'routes', route)
 else
-  redis.call('HSET', event, 's:' .. target, 'd')
+  set('s:' .. target, 'd', 'open', open)
 end
 
 -- The next of its order may go.
-local order = redis.call('HGET', event, 'o:' .. target)
 if order then
   local waiting = base .. 'order:' .. lane .. ':' .. order
   redis.call('LREM', waiting, 1, id)
   local following = redis.call('LINDEX', waiting, 0)
   while following do
     local its = base .. 'event:' .. following
-    local state = redis.call('HGET', its, 's:' .. target)
-    if state == 'o' then
+    local its_state = redis.call('HGET', its, 's:' .. target)
+    if its_state == 'o' then
       redis.call('HSET', its, 's:' .. target, 'q')
       redis.call('XADD', ready, '*', 'e', following)
       break
-    elseif state == 'q' or state == 'r' or state == 'w' then
+    elseif its_state == 'q' or its_state == 'r' or its_state == 'w' then
       break
     end
     -- Purged: it has no turn any more.
@@ -84,20 +99,12 @@ if order then
   end
 end
 
-local callback = redis.call('HGET', event, 'callback')
-local open
-if target == callback then
-  open = tonumber(redis.call('HGET', event, 'open'))
-  callback = false
-else
-  open = redis.call('HINCRBY', event, 'open', -1)
-end
 if open == 0 then
-  if callback then
+  if callback and target ~= callback then
     redis.call('HSET', event, 's:' .. callback, 'q')
-    redis.call('ZADD', base .. 'open:' .. route .. '/' .. callback, now, id)
+    redis.call('ZADD', base .. 'open:' .. route .. '/' .. callback, clock(), id)
     redis.call('XADD', base .. 'ready:' .. route .. '/' .. callback, '*', 'e', id)
-  elseif (redis.call('HGET', event, 'dead') or '0') == '0' then
+  elseif dead == 0 then
     redis.call('HDEL', event, 'body')
     redis.call('PEXPIRE', event, ARGV[9])
   end

@@ -38,20 +38,20 @@ local function hand_out(letter, entries)
     -- Redis 6 gives nothing for a claimed entry that was deleted.
     local id = entry and entry[2] and entry[2][2]
     local event = id and base .. 'event:' .. id
-    local state = event and redis.call('HGET', event, 's:' .. target)
+    local state, fence, head, body, record, at, version, callback
+    if event then
+      state, fence, head, body, record, at, version, callback = unpack(redis.call('HMGET', event,
+        's:' .. target, 'f:' .. target, 'head', 'body', 't:' .. target, 'at', 'v:' .. target, 'callback'))
+    end
     if state == 'q' or state == 'r' then
-      local fence = redis.call('HINCRBY', event, 'f:' .. target, 1)
-      redis.call('HSET', event, 's:' .. target, 'r')
-      local found = redis.call('HMGET', event, 'head', 'body', 't:' .. target, 'at', 'v:' .. target,
-        'callback')
-      local body, at = found[2], found[4]
+      fence = (fence or 0) + 1
+      redis.call('HSET', event, 'f:' .. target, fence, 's:' .. target, 'r')
       -- Who tells how it ended has a time of its own; there is no record before the first attempt.
-      if found[6] == target and not found[3] then
+      if callback == target and not record then
         at = redis.call('ZSCORE', base .. 'open:' .. lane, id) or at
       end
-      if found[5] then body = redis.call('HGET', event, 'body:' .. found[5]) end
-      taken[#taken + 1] = {letter .. entry[1], id, fence, found[1], body or '', found[3] or '',
-        tonumber(at)}
+      if version then body = redis.call('HGET', event, 'body:' .. version) end
+      taken[#taken + 1] = {letter .. entry[1], id, fence, head, body or '', record or '', tonumber(at)}
     elseif entry then
       skipped = true
       -- Purged or settled meanwhile, or a second entry of an event that another one stands for.
