@@ -148,8 +148,8 @@ async def _event(store: Store, key: str, name: str) -> list[str]:
     if set(states.values()) - {b"d", b"x"} or fields[b"open"] != b"0":
         return [f"event {name}: {states}, open {fields[b'open']!r}"]
     dead = sum(value == b"x" for field, value in states.items() if field != b"s:callback")
-    if int(fields[b"dead"]) != dead:
-        return [f"event {name}: {dead} dead, counted {fields[b'dead']!r}"]
+    if int(fields.get(b"dead", 0)) != dead:
+        return [f"event {name}: {dead} dead, counted {fields.get(b'dead')!r}"]
     if (b"body" in fields) != bool(dead):
         return [f"event {name}: its body is {'kept' if not dead else 'gone'}"]
     if not dead and await store.call("PTTL", key) < 0:
