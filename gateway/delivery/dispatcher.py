@@ -270,8 +270,9 @@ class Dispatcher:
         key = self.queue.key("audit")
         await self._store.call("XTRIM", key, "MAXLEN", "~", self.journal.most)
         if self.journal.retention:
-            seconds = int((await self._store.call("TIME"))[0]) - self.journal.retention
-            await self._store.call("XTRIM", key, "MINID", "~", round(seconds * 1000))
+            now = int((await self._store.call("TIME"))[0])
+            oldest = max(0, round((now - self.journal.retention) * 1000))
+            await self._store.call("XTRIM", key, "MINID", "~", oldest)
 
     async def aclose(self) -> None:
         """Stop everything. What is under way stays in the queues."""
