@@ -13,7 +13,7 @@ from gateway.delivery.audit_entry import OFF, Entry
 from gateway.delivery.event import decode_head
 from gateway.delivery.letters import Letter, read_letter
 from gateway.delivery.plan import RoutePlan
-from gateway.delivery.queue import CALLBACK
+from gateway.delivery.queue import AUDIT, CALLBACK
 from gateway.observability.delivery import DISCARDED
 from gateway.store.base import Part
 from gateway.store.script import Script
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gateway.delivery.dispatcher import Dispatcher
 
 EVERY_S: Final = 30.0
-_DISCARD: Final = Script.load("delivery_discard")
+_DISCARD: Final = Script.load("delivery_discard", AUDIT)
 _AT_ONCE: Final = 100
 """Letters of one script."""
 _BATCH: Final = 500

@@ -37,11 +37,13 @@ PATIENCE_S: Final = 2.0
 """What one call may take, in seconds: it includes a write to disk, and the rest is in no hurry."""
 CALLBACK: Final = "callback"
 """The target that is told how all others ended."""
-_ACCEPT: Final = Script.load("delivery_accept")
+AUDIT: Final = "delivery_audit"
+"""What stands before the scripts that write into the audit."""
+_ACCEPT: Final = Script.load("delivery_accept", AUDIT)
 _TAKE: Final = Script.load("delivery_take")
-_SETTLE: Final = Script.load("delivery_settle")
+_SETTLE: Final = Script.load("delivery_settle", AUDIT)
 _RENEW: Final = Script.load("delivery_renew")
-_NOTE: Final = Script.load("delivery_note")
+_NOTE: Final = Script.load("delivery_note", AUDIT)
 
 
 class Queue:

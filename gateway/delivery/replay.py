@@ -23,7 +23,7 @@ from gateway.delivery.intake import CannotOrder
 from gateway.delivery.letters import Letter
 from gateway.delivery.outcome import Reason
 from gateway.delivery.plan import RoutePlan
-from gateway.delivery.queue import CALLBACK
+from gateway.delivery.queue import AUDIT, CALLBACK
 from gateway.delivery.queued import Lane
 from gateway.delivery.sifting import exchange_of
 from gateway.delivery.target import key_of
@@ -31,7 +31,7 @@ from gateway.observability.delivery import REPLAYED
 from gateway.store.base import Part
 from gateway.store.script import Script
 
-_REPLAY: Final = Script.load("delivery_replay")
+_REPLAY: Final = Script.load("delivery_replay", AUDIT)
 _AT_ONCE: Final = 25
 """Letters of one script."""
 _TRIES: Final = 3

@@ -14,14 +14,17 @@ from gateway.delivery.queue import Queue
 
 MOST: Final = 5000
 """Entries of one transaction that are read; a transaction has a few dozen."""
+_LONGEST: Final = 20
+"""Bytes of an entry's id with the space before it: milliseconds, and a number of six digits."""
 _AT_ONCE: Final = 200
 _decode = msgspec.json.Decoder(Entry).decode
 
 
 async def of_transaction(queue: Queue, correlation_id: str) -> list[Entry]:
     """All entries of a correlation id, oldest first. Raises StoreError."""
-    names: bytes | None = await queue.store.call("GET", queue.key("entries", correlation_id))
-    ids = (names or b"").split()[:MOST]
+    key = queue.key("entries", correlation_id)
+    names: bytes = await queue.store.call("GETRANGE", key, 0, MOST * _LONGEST)
+    ids = names.split()[:MOST]
     found: list[Entry] = []
     for start in range(0, len(ids), _AT_ONCE):
         part = ids[start : start + _AT_ONCE]

@@ -17,9 +17,13 @@ class Script:
     begin: bytes
 
     @classmethod
-    def load(cls, name: str) -> Script:
-        """The script of `lua/<name>.lua`. Raises FileNotFoundError."""
-        return cls.of((files(__package__) / "lua" / f"{name}.lua").read_bytes(), name)
+    def load(cls, name: str, *before: str) -> Script:
+        """The script of `lua/<name>.lua`. `before` names files that hold functions which several
+        scripts use. Raises FileNotFoundError.
+        """
+        folder = files(__package__) / "lua"
+        parts = [(folder / f"{each}.lua").read_bytes() for each in (*before, name)]
+        return cls.of(b"".join(parts), name)
 
     @classmethod
     def of(cls, source: bytes, name: str = "inline") -> Script:

@@ -10,6 +10,7 @@ import pytest
 from gateway.delivery.event import Record, decode_record
 from gateway.delivery.queue import Queue
 from gateway.delivery.queued import Acceptance, Entry, First, Lane, Rate
+from gateway.delivery.trail import of_transaction
 from gateway.store.base import ReplyError
 from tests.delivery.queues import (
     LANE,
@@ -149,6 +150,22 @@ async def test_a_transaction_of_several_steps(queue: Queue) -> None:
     assert [entry[1][1] for entry in entries] == [b"{0}", b"{1}", b"{2}", b"{3}"]
     assert (await store.call("GET", key)).split() == [entry[0] for entry in entries]
     assert await store.call("PTTL", key) > 50_000
+
+
+@on_a_queue
+async def test_one_id_for_everything_is_bounded(queue: Queue) -> None:
+    """What is listed of a transaction ends somewhere, and nothing is refused because of it."""
+    queue = make_queue(queue.store, retention=60.0)
+    store, key = queue.store, queue.key("entries", "c-1")
+    await store.call("SET", key, b"1764115200000-12345 " * 13_107)
+    await accept(queue, audit=b"{}")
+    assert await store.call("STRLEN", key) == 131_072
+    await accept(queue, audit=b"{}")
+    assert (await store.call("GET", key)).split()[-1] == (
+        await store.call("XREVRANGE", queue.key("audit"), "+", "-", "COUNT", 1)
+    )[0][0]
+    assert await store.call("PTTL", key) > 0
+    assert await of_transaction(queue, "c-1") == []
 
 
 @on_a_queue

@@ -29,7 +29,7 @@ for i, name in ipairs(names) do
 end
 for _, name in ipairs(names) do note(name, id) end
 -- The entry's id begins with the store's time, unless an earlier entry was given a later one.
-local entry = ARGV[7] ~= '' and redis.call('XADD', base .. 'audit', '*', 'r', ARGV[7])
+local entry = ARGV[7] ~= '' and write_entry(ARGV[7], ARGV[8], ARGV[9], true)
 local now = entry and string.match(entry, '^%d+')
 if not now or math.abs(now - ARGV[16]) > 500 then
   local time = redis.call('TIME')
@@ -82,13 +82,5 @@ else
   -- Nobody wants it: what is kept is that it came.
   redis.call('HSET', event, unpack(fields))
   redis.call('PEXPIRE', event, ARGV[10])
-end
-if entry then
-  local entries = base .. 'entries:' .. ARGV[8]
-  -- The first of its transaction, as a rule.
-  if not redis.call('SET', entries, entry, 'PX', ARGV[9], 'NX') then
-    redis.call('APPEND', entries, ' ' .. entry)
-    redis.call('PEXPIRE', entries, ARGV[9])
-  end
 end
 return false

@@ -5,8 +5,6 @@
 -- Returns  for each letter 1, or 0 if it was not there any more.
 local base, route, told = KEYS[1], ARGV[1], ARGV[3]
 local letters = base .. 'dead:' .. route
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local outcomes = {}
 for i = 4, #ARGV, 5 do
   local id, target, member = ARGV[i], ARGV[i + 1], ARGV[i + 2]
@@ -20,9 +18,7 @@ for i = 4, #ARGV, 5 do
     local needed = telling == 'q' or telling == 'r' or telling == 'w'
     if dead < 1 and open == '0' and not needed then redis.call('DEL', event) end
     if ARGV[i + 3] ~= '' then
-      local at = redis.call('XADD', base .. 'audit', '*', 'r', ARGV[i + 3])
-      redis.call('APPEND', base .. 'entries:' .. ARGV[i + 4], ' ' .. at)
-      redis.call('PEXPIRE', base .. 'entries:' .. ARGV[i + 4], ARGV[2])
+      write_entry(ARGV[i + 3], ARGV[i + 4], ARGV[2])
     end
   end
   outcomes[#outcomes + 1] = removed

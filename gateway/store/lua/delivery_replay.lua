@@ -82,9 +82,7 @@ local function again(i)
   redis.call('ZADD', base .. 'open:' .. lane, now, id)
   if turn == 1 then redis.call('XADD', base .. 'ready:' .. lane, '*', 'e', id) end
   if ARGV[i + 12] ~= '' then
-    local at = redis.call('XADD', base .. 'audit', '*', 'r', ARGV[i + 12])
-    redis.call('APPEND', base .. 'entries:' .. ARGV[i + 13], ' ' .. at)
-    redis.call('PEXPIRE', base .. 'entries:' .. ARGV[i + 13], ARGV[2])
+    write_entry(ARGV[i + 12], ARGV[i + 13], ARGV[2])
   end
   return 'done'
 end

@@ -33,9 +33,7 @@ else
   redis.call('XDEL', stream, entry)
 end
 if ARGV[10] ~= '' then
-  local at = redis.call('XADD', base .. 'audit', '*', 'r', ARGV[10])
-  redis.call('APPEND', base .. 'entries:' .. ARGV[11], ' ' .. at)
-  redis.call('PEXPIRE', base .. 'entries:' .. ARGV[11], ARGV[12])
+  write_entry(ARGV[10], ARGV[11], ARGV[12])
 end
 -- The event's fields, with the record if there is a new one, are written in one command.
 local function set(...)
