@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import uvloop
+
+
+def pytest_collection_finish() -> None:
+    """Set the tests themselves aside: the collector would walk them all, again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 @pytest.hookimpl(tryfirst=True)

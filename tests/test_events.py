@@ -139,7 +139,7 @@ async def flow(folder: Path, service: Service) -> AsyncIterator[Flow]:
         }
         loaded = load_configuration(folder / "config" / "gateway.yaml", environ)
         listen = loaded.configuration.gateway.server.listen
-        plane = LocalPlane(Runtime(instance="test"), bind(listen, "test")[0])
+        plane = LocalPlane(Runtime(instance="test"), bind(listen, "test")[0], settle=lambda _: None)
         try:
             await plane.apply(loaded)
             gateway = RunningGateway(plane, folder)

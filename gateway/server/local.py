@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from socket import socket
 from typing import TYPE_CHECKING, Any, Final
@@ -66,13 +66,22 @@ class LocalPlane:
     """The data path of one process. It owns `sockets`, which are bound, and `runtime`.
 
     Without sockets it serves no requests, and is there for what is done without them: deliveries.
-    `stock` puts uvicorn's own HTTP implementation in front instead of the lean protocol.
+    `stock` puts uvicorn's own HTTP implementation in front instead of the lean protocol. `settle`
+    is told after each swap how many routes there are, see pauses.py; it concerns the whole process.
     """
 
-    def __init__(self, runtime: Runtime, sockets: list[socket], *, stock: bool = False) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        sockets: list[socket],
+        *,
+        stock: bool = False,
+        settle: Callable[[int], None] = pauses.settle,
+    ) -> None:
         self.runtime = runtime
         self._sockets = sockets
         self._stock = stock
+        self._settle = settle
         self._server = ServerSettings(on_refused=self._refused)
         self._http = HttpFactory(self._server, runtime.clock)
         self._listener: Listener | None = None
@@ -102,7 +111,7 @@ class LocalPlane:
             await self._begin(prepared)
         elif self._tls is not None and prepared.tls is not None:
             self._tls.replace(prepared.tls)
-        pauses.settle(len(prepared.snapshot.routes))
+        self._settle(len(prepared.snapshot.routes))
 
     async def abandon(self, prepared: Prepared) -> None:
         """Undo `prepare`."""

@@ -181,7 +181,11 @@ async def run_gateway(
     """
     loaded = load(folder, text, environ)
     listen: Address = loaded.configuration.gateway.server.listen
-    plane = LocalPlane(Runtime(instance=instance), bind(listen, "test")[0], stock=stock)
+    # The collector is this process's own, which has seen to it (conftest.py): a walk over all that
+    # the tests are would take longer than most of them.
+    plane = LocalPlane(
+        Runtime(instance=instance), bind(listen, "test")[0], stock=stock, settle=lambda _: None
+    )
     try:
         await plane.apply(loaded)
         yield RunningGateway(plane, folder)
