@@ -79,6 +79,11 @@ class MirrorPolicy(Around):
         if self._patience.waits(self._now()):
             self._count("paused")
             return forward(exchange)
+        if self._copies.is_full:
+            # There may be room by the time of the answer, but a mirror that never answers must not
+            # cost what keeping a copy for it costs.
+            self._count("dropped")
+            return forward(exchange)
         return self._forward_and_copy(exchange, forward)
 
     async def _forward_and_copy(self, exchange: Exchange, forward: Handler) -> Response:
