@@ -118,11 +118,13 @@ class Request:
         **facts: Any,
     ) -> None:
         """Make a request; `facts` are further attributes, by name."""
-        self.method = method
-        self.path = path
-        self.query = query
-        self.headers = headers
-        self.host = host
+        # With their types, though they are the parameters': within a cycle of imports mypy, and so
+        # the compiler, may come by a use of them before it has looked here.
+        self.method: str = method
+        self.path: str = path
+        self.query: bytes = query
+        self.headers: Headers = headers
+        self.host: str = host
         if facts:
             for name, value in facts.items():
                 setattr(self, name, value)
