@@ -115,26 +115,25 @@ class Intake:
             return Receipt(first.id, duplicate=True)
         waiting = [name for name, state in states if state == "queued"]
         self._dispatcher.wake(options.route, waiting or [options.callback])
-        dead = [each for each in entries if each.state == "x"]
+        dead = [(each.target, each.record) for each in entries if each.record is not None]
         if dead:
             self._given_up(Event(event_id, head, body, now), dead)
         return Receipt(event_id, targets=states, quarantined=invalid is not None)
 
-    def _given_up(self, event: Event, entries: Sequence[Entry]) -> None:
+    def _given_up(self, event: Event, dead: Sequence[tuple[str, Record]]) -> None:
         counts = self._dispatcher.metrics.counts(DEAD_LETTERS)
-        for each in entries:
-            record = each.record or Record()
-            counts.add(event.head.route, each.target, record.reason)
+        for target, record in dead:
+            counts.add(event.head.route, target, record.reason)
             logger.error(
                 "an event was given up when it came: it is a dead letter",
                 extra={
-                    "route": event.head.route, "target": each.target, "event": event.id,
+                    "route": event.head.route, "target": target, "event": event.id,
                     "correlation_id": event.head.correlation_id, "reason": record.reason,
                     "code": record.code, "detail": record.detail,
                 },
             )  # fmt: skip
             if self._options.on_dead is not None:
-                self._options.on_dead(each.target, event, record)
+                self._options.on_dead(target, event, record)
 
     def order(self, exchange: Exchange, body: bytes) -> str:
         """The digest of an event's order, empty if the route has none. Raises CannotOrder."""

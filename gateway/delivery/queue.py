@@ -53,7 +53,7 @@ class Queue:
         self.store = store
         self.base = store.key_prefix + b":{delivery}:"
         self._keys: tuple[Part, ...] = (self.base,)
-        self._retention = round(retention * 1000)
+        self._retention = _ms(retention)
 
     async def accept(self, new: Acceptance) -> First | None:
         """Keep it; for a repetition, which is not kept, gives the first event."""
@@ -82,7 +82,7 @@ class Queue:
             _TAKE,
             self._keys,
             (
-                lane.route, lane.target, consumer, count, round(lease * 1000),
+                lane.route, lane.target, consumer, count, _ms(lease),
                 round(rate.every * 1_000_000), rate.burst,
             ),
         )  # fmt: skip
@@ -103,14 +103,14 @@ class Queue:
         """
         extra: Part = how.get("member", "")
         if verdict == "later":
-            extra = round(how["delay"] * 1000)
+            extra = _ms(how["delay"])
         left = await self.store.run(
             _SETTLE,
             self._keys,
             (
                 lane.route, lane.target, taken.entry, taken.id, taken.fence, verdict, extra,
                 b"" if record is None else encode(record),
-                round(how.get("keep", 0.0) * 1000), how.get("audit", OFF),
+                _ms(how.get("keep", 0.0)), how.get("audit", OFF),
                 how.get("correlation_id", ""), self._retention,
             ),
         )  # fmt: skip

@@ -45,8 +45,6 @@ def _word(part: object) -> bytes:
     if isinstance(part, str):
         return part.encode()
     # One by one: in compiled code a union of types is made anew for each call.
-    if isinstance(part, int) and not isinstance(part, bool):
-        return str(part).encode("ascii")
-    if isinstance(part, float):
+    if isinstance(part, float) or (isinstance(part, int) and not isinstance(part, bool)):
         return str(part).encode("ascii")
     raise TypeError(f"{type(part).__name__} is no part of a command")

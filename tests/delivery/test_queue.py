@@ -47,6 +47,7 @@ async def test_an_event_is_kept_whole(queue: Queue) -> None:
     first = await accept(queue, body=b"one")
     fields = await queue.fields(first)
     assert (fields[b"body"], fields[b"open"]) == (b"one", b"1")
+    assert b"dead" not in fields, "nothing is counted that is not there"
     assert (await queue.depth(LANE))[0] == 1
 
     (taken,) = (await take(queue)).events

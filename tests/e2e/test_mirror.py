@@ -189,7 +189,7 @@ async def test_a_dead_mirror(serve: Serve, mirror: str) -> None:
                 assert gateway.metric(REQUESTS, result="dropped") >= 40 - 4 * (int(took) + 1)
             else:
                 assert gateway.metric(REQUESTS, result="failed") >= 5
-                assert gateway.metric(REQUESTS, result="paused") >= 10
+                assert gateway.metric(REQUESTS, result="paused") >= 20
             assert gateway.metric(VERDICTS) == 0
             await gateway.quiet()
 

@@ -29,7 +29,7 @@ for i, name in ipairs(names) do
 end
 for _, name in ipairs(names) do note(name, id) end
 -- The entry's id begins with the store's time, unless an earlier entry was given a later one.
-local entry = ARGV[7] ~= '' and write_entry(ARGV[7], ARGV[8], ARGV[9], true)
+local entry = write_entry(ARGV[7], ARGV[8], ARGV[9], true)
 local now = entry and string.match(entry, '^%d+')
 if not now or math.abs(now - ARGV[16]) > 500 then
   local time = redis.call('TIME')

@@ -17,9 +17,7 @@ for i = 4, #ARGV, 5 do
     -- While somebody is still to be told, the event is needed; it is let go of then.
     local needed = telling == 'q' or telling == 'r' or telling == 'w'
     if dead < 1 and open == '0' and not needed then redis.call('DEL', event) end
-    if ARGV[i + 3] ~= '' then
-      write_entry(ARGV[i + 3], ARGV[i + 4], ARGV[2])
-    end
+    write_entry(ARGV[i + 3], ARGV[i + 4], ARGV[2])
   end
   outcomes[#outcomes + 1] = removed
 end

@@ -81,9 +81,7 @@ local function again(i)
   redis.call('PERSIST', event)
   redis.call('ZADD', base .. 'open:' .. lane, now, id)
   if turn == 1 then redis.call('XADD', base .. 'ready:' .. lane, '*', 'e', id) end
-  if ARGV[i + 12] ~= '' then
-    write_entry(ARGV[i + 12], ARGV[i + 13], ARGV[2])
-  end
+  write_entry(ARGV[i + 12], ARGV[i + 13], ARGV[2])
   return 'done'
 end
 

@@ -32,9 +32,7 @@ else
   redis.call('XACK', stream, 'lockgate', entry)
   redis.call('XDEL', stream, entry)
 end
-if ARGV[10] ~= '' then
-  write_entry(ARGV[10], ARGV[11], ARGV[12])
-end
+write_entry(ARGV[10], ARGV[11], ARGV[12])
 -- The event's fields, with the record if there is a new one, are written in one command.
 local function set(...)
   if ARGV[8] ~= '' then
